@@ -1,0 +1,5 @@
+"""`python -m fluxserve` is the `fluxserve` command."""
+
+from fluxserve.cli import main
+
+main()

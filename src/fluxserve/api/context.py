@@ -1,0 +1,23 @@
+"""What every door is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fluxserve.storage import Shelf
+from fluxserve.tasks import Accounts, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end."""
+
+    queue: Queue
+    accounts: Accounts
+    shelf: Shelf
+    public_url: str
+    largest_body: int
+    can_draw: Callable[[], bool]
+    doing: Callable[[], dict[str, str]]
+
+    def picture_url(self, output_id: str, key: str) -> str:
+        return f"{self.public_url}/files/{output_id}.{key.rsplit('.', 1)[-1]}"

@@ -1,0 +1,1 @@
+"""One file per vendor's documentation. Dialects do not know each other."""

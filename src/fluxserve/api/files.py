@@ -1,0 +1,45 @@
+"""Finished pictures at their addresses. The 128 random bits of the address are the right to fetch it."""
+
+import re
+import time
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from fluxserve.api.context import Context
+from fluxserve.domain.errors import NotFound
+
+NAME = re.compile(r"([0-9a-f]{32})\.(png|jpeg|webp)")
+SAFE = {
+    # A picture is a picture, whatever its bytes might be taken for; and it can load or run nothing.
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def router(context: Context) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.api_route("/files/{name}", methods=["GET", "HEAD"], summary="A finished picture, until it expires")
+    async def picture(name: str) -> FileResponse:
+        parts = NAME.fullmatch(name)
+        if parts is None:
+            raise NotFound("no picture has this address, or it has expired")
+        output = await context.queue.output(parts[1])
+        path = context.shelf.path(output.key)
+        if path.suffix != f".{parts[2]}" or not path.exists():
+            raise NotFound("no picture has this address, or it has expired")
+        left = max(0, int(output.expires_at - time.time()))
+        return FileResponse(
+            path,
+            media_type=output.content_type,
+            headers={
+                **SAFE,
+                "Cache-Control": f"private, immutable, max-age={left}",
+                "Content-Disposition": f'inline; filename="{name}"',
+            },
+        )
+
+    return routes

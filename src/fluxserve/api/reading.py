@@ -1,0 +1,84 @@
+"""Reading a request: who calls, and what the body says. What is wrong with it is the caller's to mend, never a 500."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized
+from fluxserve.tasks import Accounts
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def account_of(request: Request, accounts: Accounts) -> str:
+    """The id of the account whose key came with the request. Raises `Unauthorized`."""
+    key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
+    if not key:
+        raise Unauthorized("no API key came with the request; send it as X-API-Key or as Authorization: Bearer")
+    return await accounts.authenticate(key)
+
+
+def _bearer(header: str) -> str:
+    scheme, _, key = header.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+async def read_body(request: Request, model: type[M], largest: int) -> M:
+    """The request's JSON as `model`. Raises `TooLarge` or `InvalidInput`."""
+    body = await _bytes(request, largest)
+    try:
+        # NaN, bottomless nesting, broken UTF-8 and lone surrogates all end here.
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidInput("body", body[:40].decode(errors="replace"), f"it must be JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidInput("body", values, "it must be a JSON object")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _explained(model, error.errors()[0]) from None
+
+
+async def _bytes(request: Request, largest: int) -> bytes:
+    refusal = TooLarge(f"body: it is larger than the {largest} bytes that are read")
+    declared = request.headers.get("content-length", "").lstrip("0")  # int() refuses thousands of zeros
+    if declared.isdecimal() and int(declared) > largest:
+        raise refusal
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > largest:
+                raise refusal
+            parts.append(part)
+    except ClientDisconnect:  # nobody hears the answer, but it is no fault of ours to be logged
+        raise InvalidInput("body", "the beginning of one", "it must come to its end") from None
+    return b"".join(parts)
+
+
+def _explained(model: type[BaseModel], error: Any) -> InvalidInput:
+    """Pydantic's first error in our words: the field, the value, and the field's own description of what is allowed."""
+    field = ".".join(str(part) for part in error["loc"])
+    allowed = _description(model, error["loc"])
+    value = "nothing" if error["type"] == "missing" else error["input"]
+    return InvalidInput(field, value, f"allowed is {allowed}" if allowed else error["msg"])
+
+
+def _description(model: type[BaseModel], location: tuple[str | int, ...]) -> str | None:
+    """The description of the field at `location`, or of the deepest one above it that has one."""
+    found, current = None, model
+    for part in location:
+        info = current.model_fields.get(str(part))
+        if info is None:
+            break
+        found = info.description or found
+        inner = [
+            each for each in (info.annotation, *getattr(info.annotation, "__args__", ())) if isinstance(each, type)
+        ]
+        nested = [each for each in inner if issubclass(each, BaseModel)]
+        if not nested:
+            break
+        current = nested[0]
+    return found

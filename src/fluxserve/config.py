@@ -1,0 +1,147 @@
+"""Every setting, once: its name, its default, its meaning. The only file that reads the environment or a settings file.
+
+One frozen group a room. A value comes from a flag, else from the environment, else from the TOML file that
+FLUXSERVE_CONFIG names, else it is the default here:
+
+    FLUXSERVE_PORT=9000                      in the environment
+    [server]
+    port = 9000                              in the file
+
+Field names are unique over all groups, so that each has one environment name. ``docs/settings.md`` describes them all,
+and a test holds it to that.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+PREFIX = "FLUXSERVE_"
+CONFIG_FILE = f"{PREFIX}CONFIG"
+
+
+class Group(BaseModel):
+    """Some settings that belong to one room."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Group):
+    host: str = Field("127.0.0.1", description="The address to listen at.")
+    port: int = Field(8000, ge=0, le=65535, description="The port to listen at; 0 takes any free one.")
+    public_url: str | None = Field(
+        None, description="The address that callers reach us at, for the links in answers. Unset: from host and port."
+    )
+    data_dir: Path = Field(Path("data"), description="Where the database and the pictures live.")
+    stop_seconds: float = Field(
+        30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."
+    )
+    largest_body: int = Field(1_000_000, ge=1000, description="Bytes of a request's body that are read at most.")
+
+
+class AccountSettings(Group):
+    api_key: SecretStr | None = Field(
+        None, description="The first account's key. Unset: one is made at the first start and shown once."
+    )
+    first_credits_usd: float = Field(1000.0, ge=0, description="US$ that the first account starts with.")
+    first_concurrency: int = Field(16, ge=1, description="Tasks of the first account that wait or run at once.")
+
+
+class QueueSettings(Group):
+    lease_seconds: float = Field(30.0, gt=0, description="How long a task stays its worker's without a sign of life.")
+    losses_allowed: int = Field(3, ge=1, description="Lost workers after which a task fails.")
+    most_staged: int = Field(50, ge=0, description="Tasks over an account's concurrency that wait; then 429.")
+
+
+class OutputSettings(Group):
+    keep_hours: float = Field(24.0, gt=0, description="How long a finished picture can be fetched.")
+
+
+class EngineSettings(Group):
+    family: Literal["mini", "flux1"] = Field(
+        "mini", description="Which weights draw: the small ones that ship with fluxserve, or FLUX.1 from the hub."
+    )
+    devices: str = Field(
+        "auto", description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto".'
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of each worker; 0 leaves it to torch.")
+    silence_seconds: float = Field(15.0, gt=0, description="A worker that says nothing for so long is replaced.")
+    stall_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="A worker whose job makes no step for so long is replaced; also the time to load models.",
+    )
+
+
+class Settings(Group):
+    """All groups together; `load` makes it."""
+
+    server: ServerSettings = ServerSettings()
+    account: AccountSettings = AccountSettings()
+    queue: QueueSettings = QueueSettings()
+    output: OutputSettings = OutputSettings()
+    engine: EngineSettings = EngineSettings()
+
+    @property
+    def database_path(self) -> Path:
+        return self.server.data_dir / "fluxserve.sqlite"
+
+    @property
+    def pictures_dir(self) -> Path:
+        return self.server.data_dir / "pictures"
+
+
+class SettingsError(Exception):
+    """A setting has a value that is not allowed; the message names it and where it came from."""
+
+
+def load(environment: dict[str, str] | None = None, **flags: Any) -> Settings:
+    """Fold flags, environment, file and defaults; flags that are None are unset."""
+    environment = dict(os.environ) if environment is None else environment
+    groups, came_from = _from_file(environment.get(CONFIG_FILE))
+    for group, field in every_setting():
+        variable = f"{PREFIX}{field.upper()}"
+        if environment.get(variable):
+            groups.setdefault(group, {})[field] = environment[variable]
+            came_from[group, field] = variable
+        if flags.get(field) is not None:
+            groups.setdefault(group, {})[field] = flags[field]
+            came_from[group, field] = f"--{field.replace('_', '-')}"
+    try:
+        return Settings.model_validate(groups)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explained(dict(each), came_from) for each in error.errors())) from None
+
+
+def every_setting() -> list[tuple[str, str]]:
+    """(group, field) of each setting."""
+    return [
+        (group, field)
+        for group, info in Settings.model_fields.items()
+        if isinstance(info.default, Group)
+        for field in type(info.default).model_fields
+    ]
+
+
+def _from_file(path: str | None) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
+    if not path:
+        return {}, {}
+    try:
+        groups = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise SettingsError(f"{CONFIG_FILE}: {path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{CONFIG_FILE}: {path} is not TOML: {error}") from None
+    for group, fields in groups.items():
+        if not isinstance(fields, dict):
+            raise SettingsError(f"{path}: {group} stands outside a table; settings are in [server], [queue] and so on")
+    return groups, {(group, field): path for group, fields in groups.items() for field in fields}
+
+
+def _explained(error: dict[str, Any], came_from: dict[tuple[str, str], str]) -> str:
+    place = tuple(str(part) for part in error["loc"])
+    source = came_from.get((place[0], place[1]), "") if len(place) > 1 else ""
+    value = "" if "key" in place[-1] else f" = {error['input']!r}"
+    return f"{'.'.join(place)}{value}{f' (from {source})' if source else ''}: {error['msg']}"

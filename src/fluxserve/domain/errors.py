@@ -1,0 +1,100 @@
+"""Every refusal and failure, one tree.
+
+    FluxserveError
+    ├── Refused                 the caller can mend it; nothing was accepted or charged
+    │   ├── InvalidInput        a field has a value that is not allowed
+    │   ├── Unauthorized        no key, or not one of ours
+    │   ├── NotEnoughCredits    the price is more than the balance
+    │   ├── NotFound            no such thing for this account
+    │   ├── TooLarge            the body is larger than we read
+    │   └── TooMany             the account's queue is full; try later
+    ├── Unavailable             we can't just now; try later
+    └── TaskFailed              an accepted task ended without pictures; it is not charged
+        ├── DrawingFailed       the engine raised an error
+        ├── Abandoned           its worker was lost, as often as we try
+        └── CancelledByCaller   as the caller wished
+
+Each class has a stable `code` in words. The message is for the caller; dialects map class to status and body.
+"""
+
+from typing import ClassVar
+
+
+class FluxserveError(Exception):
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Refused(FluxserveError):
+    code = "refused"
+
+
+class InvalidInput(Refused):
+    """Names the field, the value and what is allowed."""
+
+    code = "invalid_input"
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"{field}: {shown(value)} is not allowed; {allowed}")
+
+    def inside(self, place: str) -> "InvalidInput":
+        """The same refusal, its field named as the caller knows it: "width" inside "input" is "input.width"."""
+        return InvalidInput(f"{place}.{self.field}", self.value, self.allowed)
+
+
+class Unauthorized(Refused):
+    code = "unauthorized"
+
+
+class NotEnoughCredits(Refused):
+    code = "not_enough_credits"
+
+    def __init__(self, price: int, balance: int) -> None:
+        self.price, self.balance = price, balance
+        super().__init__(f"not enough credits: this task costs {price} points and the account has {balance}")
+
+
+class NotFound(Refused):
+    code = "not_found"
+
+
+class TooLarge(Refused):
+    code = "too_large"
+
+
+class TooMany(Refused):
+    code = "too_many"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(FluxserveError):
+    code = "unavailable"
+
+
+class TaskFailed(FluxserveError):
+    code = "task_failed"
+
+
+class DrawingFailed(TaskFailed):
+    code = "drawing_failed"
+
+
+class Abandoned(TaskFailed):
+    code = "abandoned"
+
+
+class CancelledByCaller(TaskFailed):
+    code = "cancelled"
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value as it may stand in a message: short, on one line, in characters that any log can take."""
+    words = ascii(value)
+    return words if len(words) <= most else f"{words[: most - 1]}…"

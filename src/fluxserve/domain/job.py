@@ -1,0 +1,146 @@
+"""What crosses between the server and a worker process, and the frames it crosses in.
+
+To the worker: `Job`, `Cancel`. From it: `Ready`, `Alive`, and for a job `Started`, `Progress`, then one ending: `Done`,
+`Failed` or `Cancelled`. `Lost` is the ending that no worker sends: its executor says it of a worker that died, hung or
+ran out of memory.
+
+A frame is two big-endian 32-bit lengths (of everything that follows; of the JSON part), the JSON, then the bytes of the
+pictures one after another. There is no pickle: a frame can do nothing but be read.
+"""
+
+import json
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fluxserve.domain.generation import Generation, from_json, to_json
+
+LENGTH = struct.Struct(">I")
+LARGEST_FRAME = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt to draw one task. Its id is the attempt's own, so that no word about an old one is taken for it."""
+
+    id: str
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The wish to stop a job; heeded between steps."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has loaded its models and can draw."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Said every few seconds, whatever else goes on."""
+
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`step` of `steps` denoising steps are done, those of all the job's pictures together."""
+
+    job_id: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One finished picture, encoded."""
+
+    data: bytes
+    width: int
+    height: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`seconds` is the worker's time on the job, from its start to the last encoded byte."""
+
+    job_id: str
+    pictures: tuple[Picture, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    job_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker is gone. `started` tells whether it had begun this job, and so may have been lost because of it."""
+
+    job_id: str
+    reason: str
+    started: bool
+
+
+Outcome = Done | Failed | Cancelled | Lost
+Event = Ready | Alive | Started | Progress | Done | Failed | Cancelled
+Message = Job | Cancel | Event
+
+_CLASSES: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Job, Cancel, Ready, Alive, Started, Progress, Done, Failed, Cancelled)
+}
+
+
+def dump(message: Message) -> bytes:
+    """The frame of a message, its length first."""
+    blobs: list[bytes] = []
+    if isinstance(message, Job):
+        values = {**asdict(message), "generation": to_json(message.generation)}
+    elif isinstance(message, Done):
+        blobs = [picture.data for picture in message.pictures]
+        values = asdict(message) | {
+            "pictures": [asdict(picture) | {"data": len(picture.data)} for picture in message.pictures]
+        }
+    else:
+        values = asdict(message)
+    head = json.dumps([type(message).__name__, values]).encode()
+    body = b"".join((LENGTH.pack(len(head)), head, *blobs))
+    return LENGTH.pack(len(body)) + body
+
+
+def load(body: bytes) -> Message:
+    """The message of a frame, its first length taken off."""
+    (size,) = LENGTH.unpack_from(body)
+    start = LENGTH.size + size
+    name, values = json.loads(body[LENGTH.size : start])
+    if name == "Job":
+        values["generation"] = from_json(values["generation"])
+    elif name == "Done":
+        pictures = []
+        for fields in values["pictures"]:
+            end = start + fields["data"]
+            pictures.append(Picture(**{**fields, "data": body[start:end]}))
+            start = end
+        values["pictures"] = tuple(pictures)
+    message: Message = _CLASSES[name](**values)
+    return message

@@ -1,0 +1,119 @@
+"""A task's durable life: its states and the only moves between them.
+
+`MOVES` is the one table. The queue writes each move as one guarded UPDATE, the database refuses any other by a trigger
+that is tested against this table, and ``docs/states.md`` shows it, tested too.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fluxserve.domain.generation import Generation
+
+
+class State(StrEnum):
+    STAGED = "staged"
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (State.COMPLETED, State.FAILED)
+
+
+class Move(StrEnum):
+    """Everything that can happen to a task after it was submitted (as staged or pending)."""
+
+    PROMOTE = "promote"
+    CLAIM = "claim"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    LOSE = "lose"
+    ABANDON = "abandon"
+    RELEASE = "release"
+    CANCEL = "cancel"
+
+
+FIRST_STATES = (State.STAGED, State.PENDING)
+
+MOVES: dict[Move, tuple[tuple[State, ...], State, str]] = {
+    Move.PROMOTE: ((State.STAGED,), State.PENDING, "its account has room for one more"),
+    Move.CLAIM: ((State.PENDING,), State.PROCESSING, "a slot takes it; its attempt number grows by one"),
+    Move.COMPLETE: ((State.PROCESSING,), State.COMPLETED, "drawn and stored; the hold is settled"),
+    Move.FAIL: ((State.PROCESSING,), State.FAILED, "the engine failed or was told to stop; the hold is released"),
+    Move.LOSE: ((State.PROCESSING,), State.PENDING, "its worker was lost while drawing it; counted"),
+    Move.ABANDON: ((State.PROCESSING,), State.FAILED, "its worker was lost for the third time; the hold is released"),
+    Move.RELEASE: ((State.PROCESSING,), State.PENDING, "given back unbegun, or by a clean stop; not counted"),
+    Move.CANCEL: ((State.STAGED, State.PENDING), State.FAILED, "the caller's wish; the hold is released"),
+}
+
+
+def allowed_moves() -> set[tuple[State, State]]:
+    """Every (from, to) that the table allows: what the database's trigger lets through."""
+    return {(before, after) for befores, after, _ in MOVES.values() for before in befores}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A stored picture. `key` names its bytes on the shelf; times are unix seconds."""
+
+    id: str
+    key: str
+    content_type: str
+    size: int
+    width: int
+    height: int
+    seed: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """An attempt that ended with stored pictures."""
+
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Errored:
+    """An attempt that ended with an error that another attempt would meet too, or by the caller's wish."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """An attempt whose worker was lost while drawing it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """An attempt that ended before it began, or was stopped by us."""
+
+
+Ending = Completed | Errored | WorkerLost | GivenBack
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the queue knows it. `request` is what the door must be able to echo; times are unix seconds."""
+
+    id: str
+    account_id: str
+    request: dict[str, object]
+    generation: Generation
+    state: State
+    price: int
+    attempt: int
+    losses: int
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    step: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    outputs: tuple[Output, ...] = ()

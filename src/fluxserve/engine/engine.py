@@ -1,0 +1,46 @@
+"""Draws a generation in FLUX's four stages. It ends with pixels at the drawing size: `finish` makes files of them."""
+
+import torch
+
+from fluxserve.domain.catalog import drawing_size
+from fluxserve.domain.generation import Generation
+from fluxserve.engine.conditions import encode, prepare
+from fluxserve.engine.decode import decode
+from fluxserve.engine.denoise import IsCancelled, OnStep, denoise
+from fluxserve.engine.finish import Drawn
+from fluxserve.engine.text import TextEncoder
+from fluxserve.engine.weights import Loader
+
+
+class Engine:
+    """Draws one generation at a time; nothing of one reaches the next but loaded weights and encoded prompts."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._encoder = TextEncoder()
+
+    def load(self, model: str) -> None:
+        """Load a model before it is needed."""
+        self._loader.load(model)
+
+    def generate(self, generation: Generation, on_step: OnStep, is_cancelled: IsCancelled) -> list[Drawn]:
+        """Its pictures in the order of its seeds; raises `StoppedError` when cancelled.
+
+        `on_step` counts the steps of all pictures. They are drawn one after another, not as a batch: a batch's matrix
+        products round differently, and a seed must give the same picture whatever it is drawn with.
+        """
+        flux = self._loader.load(generation.model)
+        size = drawing_size(flux.row, generation.width, generation.height)
+        pictures: list[Drawn] = []
+
+        def on_step_of_all(step: int, steps: int) -> None:
+            on_step(len(pictures) * steps + step, generation.count * steps)
+
+        with torch.inference_mode():
+            words = encode(self._encoder, flux, generation.kind)
+            for seed in generation.seeds:
+                prepared = prepare(flux, generation, words, size, seed)
+                latents = denoise(prepared, on_step_of_all, is_cancelled)
+                pixels = decode(flux.shared.vae, latents, prepared.rows, prepared.columns)
+                pictures.append(Drawn(pixels, seed))
+        return pictures

@@ -1,0 +1,43 @@
+"""Finish: pixels to the file the caller asked for. No torch here: it runs beside the drawing of the next picture."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from fluxserve.domain.generation import Generation, ImageFormat
+from fluxserve.domain.job import Picture
+from fluxserve.engine.png import Pixels, encode_png
+
+QUALITY = 92  # of JPEG and WebP, where 100 is the most
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One picture as it was drawn, at the model's drawing size."""
+
+    pixels: Pixels
+    seed: int
+
+
+def finish(drawn: Drawn, generation: Generation) -> Picture:
+    """The picture at exactly the asked size, in the asked format."""
+    width, height = generation.width, generation.height
+    data = encode(resample(drawn.pixels, width, height), generation.format)
+    return Picture(data, width, height, drawn.seed)
+
+
+def resample(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Untouched where it has the size already."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def encode(pixels: Pixels, image_format: ImageFormat) -> bytes:
+    if image_format == "png":
+        return encode_png(pixels)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, image_format, quality=QUALITY)
+    return file.getvalue()

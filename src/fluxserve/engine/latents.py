@@ -1,0 +1,38 @@
+"""Latents as the transformer sees them: noise to begin with, packed to tokens, each with its place in the picture.
+
+A token is a 2x2 block of the autoencoder's latents with all channels, tokens go row by row. It knows nothing of models
+beyond the number of channels.
+"""
+
+import torch
+
+
+def noise(seed: int, channels: int, rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Standard normal latents, packed: (1, rows * columns, 4 * channels).
+
+    Drawn on the CPU whatever the device, so that a seed names the same noise on every machine.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return pack(torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator, dtype=dtype)).to(device)
+
+
+def pack(latents: torch.Tensor) -> torch.Tensor:
+    """(1, channels, 2 * rows, 2 * columns) -> (1, rows * columns, 4 * channels)."""
+    _, channels, height, width = latents.shape
+    blocks = latents.view(1, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return blocks.reshape(1, (height // 2) * (width // 2), 4 * channels)
+
+
+def unpack(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """(1, rows * columns, 4 * channels) -> (1, channels, 2 * rows, 2 * columns)."""
+    channels = latents.shape[2] // 4
+    blocks = latents.view(1, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return blocks.reshape(1, channels, 2 * rows, 2 * columns)
+
+
+def positions(rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Where each token stands, (rows * columns, 3): (0, row, column)."""
+    ids = torch.zeros(rows, columns, 3)
+    ids[..., 1] = torch.arange(rows)[:, None]
+    ids[..., 2] = torch.arange(columns)[None, :]
+    return ids.view(-1, 3).to(device, dtype)

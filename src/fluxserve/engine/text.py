@@ -1,0 +1,62 @@
+"""Encode: a prompt to the two embeddings FLUX listens to. It keeps the last ones, since prompts come back.
+
+As FLUX does it: T5 reads the prompt padded to the model's fixed length, and without an attention mask, so that the
+padding is part of the picture; CLIP gives one vector for the whole prompt. Longer prompts are cut.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from fluxserve.engine.weights import Flux, Shared
+
+CLIP_TOKENS = 77
+MOST_KEPT = 64  # at FLUX.1's size an entry has 4 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One prompt as the transformer takes it. Shared between pictures: never to be changed in place.
+
+    `sequence` is T5's (1, prompt tokens, width), `pooled` CLIP's (1, width).
+    """
+
+    sequence: torch.Tensor
+    pooled: torch.Tensor
+
+
+class TextEncoder:
+    """Encodes prompts; the `most_kept` used last are remembered."""
+
+    def __init__(self, most_kept: int = MOST_KEPT) -> None:
+        self._most_kept = most_kept
+        self._kept: OrderedDict[tuple[str, int, str], Embeddings] = OrderedDict()
+
+    def encode(self, flux: Flux, prompt: str) -> Embeddings:
+        key = (flux.row.shared, flux.row.prompt_tokens, prompt)
+        if key not in self._kept:
+            self._kept[key] = Embeddings(
+                sequence=_sequence(flux.shared, prompt, flux.row.prompt_tokens),
+                pooled=_pooled(flux.shared, prompt),
+            )
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._most_kept:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+def _sequence(shared: Shared, prompt: str, length: int) -> torch.Tensor:
+    tokens = shared.t5_tokenizer(
+        prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    hidden: torch.Tensor = shared.t5(tokens.to(shared.t5.device)).last_hidden_state
+    return hidden
+
+
+def _pooled(shared: Shared, prompt: str) -> torch.Tensor:
+    tokens = shared.clip_tokenizer(
+        prompt, padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+    pooled: torch.Tensor = shared.clip(tokens.to(shared.clip.device)).pooler_output
+    return pooled

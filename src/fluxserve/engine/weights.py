@@ -1,0 +1,128 @@
+"""Loads the networks that a catalogue row names, and keeps them.
+
+The same code loads the small family that ships with fluxserve and the full FLUX.1. What rows have in common is loaded
+once: the shared parts once for each `shared`, a transformer once for each `own`. It does not choose what to load when,
+and it never lets go of what it has loaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+
+from fluxserve.domain.catalog import FAMILIES, Weights
+
+SHIPPED = "mini/"
+
+Network = TypeVar("Network", CLIPTextModel, T5EncoderModel, AutoencoderKL, FluxTransformer2DModel)
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What models have in common: the autoencoder, and the two text encoders with their tokenizers."""
+
+    vae: AutoencoderKL
+    clip: CLIPTextModel
+    clip_tokenizer: CLIPTokenizer
+    t5: T5EncoderModel
+    t5_tokenizer: T5Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What makes a model itself. The scheduler is a pattern: every picture is drawn with a copy of it."""
+
+    transformer: FluxTransformer2DModel
+    scheduler: FlowMatchEulerDiscreteScheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Flux:
+    """Everything one model draws with. `dtype` is that of all its networks."""
+
+    row: Weights
+    own: Own
+    shared: Shared
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def pixels_per_token(self) -> int:
+        """The side of the square of pixels that one image token stands for: 2x2 latents."""
+        halvings = len(self.shared.vae.config.block_out_channels) - 1
+        return 2 << halvings
+
+
+class Loader:
+    """The models of one family on one device, each loaded at its first use.
+
+    `mini_folder` is where the family that ships with fluxserve lies.
+    """
+
+    def __init__(self, family: str, mini_folder: Path, device: str) -> None:
+        self._rows = FAMILIES[family]
+        self._mini_folder = mini_folder
+        self.device = device_named(device)
+        self._dtype = dtype_on(self.device)
+        self._own: dict[str, Own] = {}
+        self._shared: dict[str, Shared] = {}
+
+    def load(self, model: str) -> Flux:
+        """The networks of a catalogue model."""
+        row = self._rows[model]
+        shared = _once(self._shared, row.shared, self._load_shared)
+        own = _once(self._own, row.own, self._load_own)
+        return Flux(row, own, shared, self.device, self._dtype)
+
+    def _load_own(self, name: str) -> Own:
+        source = self._resolved(name)
+        return Own(
+            transformer=self._network(FluxTransformer2DModel, source, "transformer"),
+            scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler"),
+        )
+
+    def _load_shared(self, name: str) -> Shared:
+        source = self._resolved(name)
+        return Shared(
+            vae=self._network(AutoencoderKL, source, "vae"),
+            clip=self._network(CLIPTextModel, source, "text_encoder"),
+            clip_tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
+            t5=self._network(T5EncoderModel, source, "text_encoder_2"),
+            t5_tokenizer=T5Tokenizer.from_pretrained(source, subfolder="tokenizer_2"),
+        )
+
+    def _network(self, kind: type[Network], source: str, subfolder: str) -> Network:
+        # Only safetensors: the other format is pickle, which can run code when it is read.
+        network: Network = kind.from_pretrained(source, subfolder=subfolder, dtype=self._dtype, use_safetensors=True)
+        network.requires_grad_(False)
+        torch.nn.Module.to(network, self.device)
+        return network
+
+    def _resolved(self, name: str) -> str:
+        """A folder, or a hub id as it stands."""
+        return str(self._mini_folder / name.removeprefix(SHIPPED)) if name.startswith(SHIPPED) else name
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name; "auto" is the first GPU, else Apple's, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda:0")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def dtype_on(device: torch.device) -> torch.dtype:
+    """bfloat16, as FLUX.1 was published; float32 on CPUs, not all of which are quick at anything less."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def _once(kept: dict[str, Part], name: str, load: Callable[[str], Part]) -> Part:
+    if name not in kept:
+        kept[name] = load(name)
+    return kept[name]

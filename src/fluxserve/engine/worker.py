@@ -1,0 +1,230 @@
+"""The worker process: jobs in through standard input, events out through standard output, one picture after another.
+
+    python -m fluxserve.engine.worker --family mini --mini-folder models/mini --device cpu --threads 1 \\
+        --models flux1-schnell,flux1-dev
+
+Four threads: one reads the pipe, the main one draws, one finishes pictures (resamples, encodes, sends) while the next
+is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each step, then Done,
+Failed or Cancelled. A job cancelled before it started has Cancelled alone. Ready is said once, when models are loaded,
+and Alive at any time, before Ready too.
+
+It ends at once when its standard input ends, for then the server is gone: what it is drawing is the server's to give to
+another. It ends also, with a status that says why, when memory ran out, after which nothing in it can be relied upon,
+and when it is sent what no server of ours sends. It decides nothing else: no retries, no order but first come first.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn
+
+from fluxserve.domain.catalog import FAMILIES, SHORTEST_SIDE
+from fluxserve.domain.errors import DrawingFailed
+from fluxserve.domain.generation import Generation, TextToImage
+from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
+from fluxserve.engine.finish import Drawn, finish
+from fluxserve.engine.line import FrameError, Line, take_standard_streams
+from fluxserve.engine.orders import Orders
+
+if TYPE_CHECKING:
+    from fluxserve.engine.engine import Engine
+
+SERVER_GONE = 0
+BAD_FRAME = 65
+OUT_OF_MEMORY = 70
+BROKEN = 71
+ALIVE_SECONDS = 2.0
+ENDS_OF_ALL = (MemoryError, BrokenPipeError)  # not the failure of one job
+MOST_UNFINISHED = 1  # sets of pictures that wait to be encoded; with more the drawing waits
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """`models` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch."""
+
+    family: str
+    mini_folder: Path
+    device: str
+    threads: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A drawn job that has yet to be encoded. `began` is on the monotonic clock, in seconds."""
+
+    job: Job
+    pictures: list[Drawn]
+    began: float
+
+
+def main() -> None:
+    set_up = parse(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the server decides what it means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Worker(take_standard_streams()).run(set_up)
+
+
+def parse(arguments: list[str]) -> SetUp:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxserve.engine.worker", description="Draws pictures for a server."
+    )
+    parser.add_argument("--family", required=True, choices=sorted(FAMILIES))
+    parser.add_argument(
+        "--mini-folder", required=True, type=Path, help="where the weights that ship with fluxserve lie"
+    )
+    parser.add_argument("--device", required=True, help="cpu, cuda:0, mps, or auto for the best there is")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    parser.add_argument("--models", required=True, help="those to load at the start, by commas")
+    chosen = parser.parse_args(arguments)
+    models = tuple(chosen.models.split(","))
+    if unknown := set(models) - set(FAMILIES[chosen.family]):
+        parser.error(f"--models: the {chosen.family} family has no {', '.join(sorted(unknown))}")
+    return SetUp(chosen.family, chosen.mini_folder, chosen.device, chosen.threads, models)
+
+
+def build_engine(set_up: SetUp) -> tuple["Engine", str]:
+    """An engine and the device it draws on. Imports torch, and so must come after the environment it reads."""
+    # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
+    # sixty times slower on a busy one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import diffusers
+    import torch
+    import transformers
+
+    from fluxserve.engine.engine import Engine
+    from fluxserve.engine.weights import Loader
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if set_up.threads:
+        torch.set_num_threads(set_up.threads)
+    loader = Loader(set_up.family, set_up.mini_folder, set_up.device)
+    engine = Engine(loader)
+    for model in set_up.models:
+        engine.load(model)
+    # The first picture in a process is the slow one: it shall not be a caller's.
+    engine.generate(tiny_picture(set_up.models[0]), on_step=lambda _step, _steps: None, is_cancelled=lambda: False)
+    return engine, str(loader.device)
+
+
+def tiny_picture(model: str) -> Generation:
+    return Generation(model, TextToImage("a circle"), SHORTEST_SIDE, SHORTEST_SIDE, steps=1, guidance_scale=3.5, seed=0)
+
+
+class Worker:
+    """One process's work, from loading to the end of the pipe."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._orders = Orders()
+        self._unfinished: Queue[Unfinished] = Queue(MOST_UNFINISHED)
+        self._doing = "loading"
+
+    def run(self, set_up: SetUp) -> None:
+        for work in (self._read, self._say_alive, self._finish_all):
+            Thread(target=_vital, args=(work,), name=work.__name__, daemon=True).start()
+        _vital(lambda: self._draw_all(set_up))
+
+    def _read(self) -> None:
+        while (message := self._line.receive()) is not None:
+            match message:
+                case Job():
+                    self._orders.add(message)
+                case Cancel(job_id):
+                    if self._orders.cancel(job_id):
+                        self._line.send(Cancelled(job_id))
+                case _:
+                    raise FrameError(f"{type(message).__name__} is not for workers")
+        _leave(SERVER_GONE, "the server is gone")
+
+    def _say_alive(self) -> None:
+        while True:
+            self._line.send(Alive(self._doing))
+            time.sleep(ALIVE_SECONDS)
+
+    def _draw_all(self, set_up: SetUp) -> None:
+        engine, device = build_engine(set_up)
+        self._line.send(Ready(device))
+        while True:
+            self._doing = "waiting"
+            job = self._orders.next()
+            self._doing = f"drawing {job.id}"
+            self._draw(engine, job)
+
+    def _draw(self, engine: "Engine", job: Job) -> None:
+        import torch
+
+        from fluxserve.engine.denoise import StoppedError
+
+        began = time.monotonic()
+        self._line.send(Started(job.id))
+
+        def on_step(step: int, steps: int) -> None:
+            self._line.send(Progress(job.id, step, steps))
+
+        try:
+            pictures = engine.generate(job.generation, on_step, self._orders.is_cancelled)
+        except StoppedError:
+            self._line.send(Cancelled(job.id))
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        except ENDS_OF_ALL:
+            raise
+        except Exception as error:
+            self._line.send(_failed(job, error))
+        else:
+            self._unfinished.put(Unfinished(job, pictures, began))
+
+    def _finish_all(self) -> None:
+        while True:
+            self._finish(self._unfinished.get())
+
+    def _finish(self, unfinished: Unfinished) -> None:
+        job = unfinished.job
+        try:
+            pictures = tuple(finish(drawn, job.generation) for drawn in unfinished.pictures)
+        except ENDS_OF_ALL:
+            raise
+        except Exception as error:
+            self._line.send(_failed(job, error))
+        else:
+            self._line.send(Done(job.id, pictures, time.monotonic() - unfinished.began))
+
+
+def _failed(job: Job, error: Exception) -> Failed:
+    """The details go to the log: they may name paths, and the message is read by callers."""
+    print(f"job {job.id}:", *traceback.format_exception(error), file=sys.stderr, flush=True)
+    return Failed(job.id, DrawingFailed.code, f"the engine could not draw this ({type(error).__name__})")
+
+
+def _vital(work: Callable[[], None]) -> None:
+    """Run one of the threads' work. None can go on alone: when it fails, the process ends."""
+    try:
+        work()
+    except BrokenPipeError:
+        _leave(SERVER_GONE, "the server is gone")
+    except MemoryError as error:
+        _leave(OUT_OF_MEMORY, f"out of memory: {error}")
+    except FrameError as error:
+        _leave(BAD_FRAME, f"cannot read what the server sent: {error}")
+    except Exception:
+        _leave(BROKEN, traceback.format_exc())
+
+
+def _leave(status: int, reason: str) -> NoReturn:
+    """End the process here and now, in the middle of whatever its other threads do."""
+    print(f"worker ends: {reason}", file=sys.stderr, flush=True)
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

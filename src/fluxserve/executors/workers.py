@@ -1,0 +1,39 @@
+"""How the engine's workers are started: by name, one a device, from the settings."""
+
+import sys
+from pathlib import Path
+
+from fluxserve.config import EngineSettings
+from fluxserve.domain.catalog import FAMILIES
+from fluxserve.executors.local import WorkerCommand
+
+ENGINE = "fluxserve.engine.worker"
+
+
+def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
+    """A command for each device of `settings.devices`. Raises `FileNotFoundError` if the mini weights are not here."""
+    return [
+        WorkerCommand(
+            name=device,
+            arguments=(
+                sys.executable, "-m", ENGINE,
+                "--family", settings.family,
+                "--mini-folder", str(mini_folder()),
+                "--device", device,
+                "--threads", str(settings.threads),
+                "--models", ",".join(FAMILIES[settings.family]),
+            ),
+        )
+        for device in (name.strip() for name in settings.devices.split(","))
+        if device
+    ]  # fmt: skip
+
+
+def mini_folder() -> Path:
+    """Where the family that ships with fluxserve lies: in the installed package, or beside the sources."""
+    package = Path(__file__).parents[1]
+    places = (package / "mini", package.parents[1] / "models" / "mini")
+    for place in places:
+        if (place / "shared").is_dir():
+            return place
+    raise FileNotFoundError(f"the mini family's weights are not in {' or '.join(map(str, places))}")

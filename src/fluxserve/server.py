@@ -1,0 +1,194 @@
+"""The composition root: every part is built here, by hand, started in order and stopped in order."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import uvicorn
+
+from fluxserve.api import Context, create_app
+from fluxserve.config import Settings
+from fluxserve.dispatch import Dispatcher, Upkeep
+from fluxserve.executors import LocalExecutor
+from fluxserve.executors.workers import worker_commands
+from fluxserve.storage import Shelf
+from fluxserve.tasks import Account, Accounts, Database, Queue, Rules, migrate, open_engine
+from fluxserve.tasks.accounts import new_key
+
+log = logging.getLogger(__name__)
+
+UPKEEP_EVERY = 5.0  # seconds
+REQUEST_SECONDS = 5  # that a stop leaves to a request under way, whose client may be slow or gone
+KEY_FILE = "first_key"
+
+
+class StartError(Exception):
+    """The server can't start; the message says what to do."""
+
+
+class Server:
+    """All parts of one running server.
+
+    `announce` is called once it listens, with its address and the first key, or None for a key that the settings gave:
+    such a one is not for the log.
+    """
+
+    def __init__(self, settings: Settings, announce: Callable[[str, str | None], None]) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._hurry = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, stop. A second signal stops without waiting for running tasks."""
+        settings = self._settings
+        settings.server.data_dir.mkdir(parents=True, exist_ok=True)
+        with _only_server_of(settings), _listening(settings) as listener:
+            url = settings.server.public_url or _address(listener)
+            engine = open_engine(settings.database_path)
+            migrate(engine)
+            database = Database(engine)
+            accounts = Accounts(database)
+            queue = Queue(
+                database,
+                Rules(
+                    lease_seconds=settings.queue.lease_seconds,
+                    losses_allowed=settings.queue.losses_allowed,
+                    most_staged=settings.queue.most_staged,
+                ),
+            )
+            shelf = Shelf(settings.pictures_dir)
+            executor = LocalExecutor(
+                worker_commands(settings.engine),
+                silence_seconds=settings.engine.silence_seconds,
+                stall_seconds=settings.engine.stall_seconds,
+            )
+            dispatcher = Dispatcher(
+                queue=queue,
+                executor=executor,
+                shelf=shelf,
+                keep_seconds=settings.output.keep_hours * 3600,
+                renew_every=settings.queue.lease_seconds / 3,
+            )
+            upkeep = Upkeep(queue=queue, shelf=shelf, every=UPKEEP_EVERY)
+            app = create_app(
+                Context(
+                    queue=queue,
+                    accounts=accounts,
+                    shelf=shelf,
+                    public_url=url.rstrip("/"),
+                    largest_body=settings.server.largest_body,
+                    can_draw=lambda: executor.can_draw,
+                    doing=lambda: executor.doing,
+                )
+            )
+
+            account = await accounts.ensure_first(
+                credits_usd=settings.account.first_credits_usd, max_concurrent=settings.account.first_concurrency
+            )
+            key = await self._first_key(accounts, account)
+            for finding in await queue.audit():
+                log.error("audit: %s", finding)
+            # This folder is ours alone, so whatever an earlier server was drawing, nobody draws any more.
+            for task in await queue.rescue(everything=True):
+                log.warning("task %s was left by an earlier server: it is %s again", task.id, task.state)
+            executor.start()
+            dispatcher.start()
+            upkeep.start()
+            queue.wake.set()
+
+            self._announce(url, key)
+            config = uvicorn.Config(
+                app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=REQUEST_SECONDS
+            )
+            await self._serve_http(config, listener)
+
+            await upkeep.stop()
+            await dispatcher.stop(settings.server.stop_seconds, self._hurry)
+            await executor.stop()
+            database.close()
+
+    async def _serve_http(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        server = _QuietUvicorn(config)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if server.should_exit:
+                self._hurry.set()
+                server.force_exit = True
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        await server.serve(sockets=[listener])
+
+    async def _first_key(self, accounts: Accounts, account: Account) -> str | None:
+        """Set the key from the settings; else that which an earlier start made and kept in a file; else a new one.
+
+        Returns it unless it came from the settings.
+        """
+        file = self._settings.server.data_dir / KEY_FILE
+        if self._settings.account.api_key is not None:
+            file.unlink(missing_ok=True)
+            await accounts.set_first_key(account.id, self._settings.account.api_key.get_secret_value())
+            return None
+        if file.exists():
+            key = file.read_text().strip()
+        else:
+            key = new_key()
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writing:
+                writing.write(key + "\n")
+        await accounts.set_first_key(account.id, key)
+        return key
+
+
+class _QuietUvicorn(uvicorn.Server):
+    """Leaves signals to us: a stop is ours to order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _only_server_of(settings: Settings) -> Iterator[None]:
+    """A lock on the data folder that the system lets go of when we end, however we end."""
+    lock: IO[str]
+    with (settings.server.data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"another fluxserve is using {settings.server.data_dir.resolve()}; stop it, or give this one a folder "
+                "of its own by FLUXSERVE_DATA_DIR"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise StartError(
+            f"can't listen at {host} port {port}: {error.strerror}; FLUXSERVE_PORT chooses another"
+        ) from None
+    with listener:
+        # Each connection inherits it. asyncio sets it only where the protocol was named, as create_server does not; an
+        # answer's body would then wait for the caller's delayed acknowledgement of its head: 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

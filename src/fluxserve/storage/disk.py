@@ -1,0 +1,56 @@
+"""Bytes in a folder, each under a key, durable once `put` returns.
+
+Keys are made by us, never by a caller; even so, one that could leave the folder is refused.
+"""
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+KEY = re.compile(r"[A-Za-z0-9_-]{2,100}\.[a-z]{3,4}")
+
+
+class Shelf:
+    """Blocking: call it from a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write `data` under `key`: all of it, on the disk itself, or nothing."""
+        path = self.path(key)
+        if not path.parent.exists():
+            path.parent.mkdir(exist_ok=True)
+            _flush_folder(self._folder)
+        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+
+    def path(self, key: str) -> Path:
+        """Where `key` lies or would lie: in one of some hundred folders, by its beginning."""
+        if not KEY.fullmatch(key):
+            raise ValueError(f"not a key of the shelf: {key!r}")
+        return self._folder / key[:2] / key
+
+    def delete(self, key: str) -> None:
+        """Whether or not it was there."""
+        self.path(key).unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A rename is on the disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,51 @@
+"""Every invariant of the queue and the ledger, asked of the database itself.
+
+Run by the tests after whatever they did, and by the server at each start.
+"""
+
+from sqlalchemy import Connection, text
+
+CHECKS: dict[str, str] = {
+    "an account's balance is the sum of its ledger": """
+        SELECT a.id FROM accounts a LEFT JOIN ledger l ON l.account_id = a.id
+        GROUP BY a.id, a.balance HAVING a.balance <> COALESCE(SUM(l.balance_change), 0)""",
+    "an account's frozen points are the sum of its ledger": """
+        SELECT a.id FROM accounts a LEFT JOIN ledger l ON l.account_id = a.id
+        GROUP BY a.id, a.frozen HAVING a.frozen <> COALESCE(SUM(l.frozen_change), 0)""",
+    "an account's frozen points are the prices of its open tasks": """
+        SELECT a.id FROM accounts a LEFT JOIN tasks t
+        ON t.account_id = a.id AND t.state IN ('staged', 'pending', 'processing')
+        GROUP BY a.id, a.frozen HAVING a.frozen <> COALESCE(SUM(t.price), 0)""",
+    "every task's price was held": """
+        SELECT t.id FROM tasks t LEFT JOIN ledger l ON l.task_id = t.id AND l.phase = 'hold'
+        WHERE l.id IS NULL OR l.frozen_change <> t.price OR l.balance_change <> -t.price""",
+    "a completed task is settled, and no other": """
+        SELECT t.id FROM tasks t LEFT JOIN ledger l ON l.task_id = t.id AND l.phase = 'settle'
+        WHERE (t.state = 'completed') <> (l.id IS NOT NULL)""",
+    "a failed task is released, and no other": """
+        SELECT t.id FROM tasks t LEFT JOIN ledger l ON l.task_id = t.id AND l.phase = 'release'
+        WHERE (t.state = 'failed') <> (l.id IS NOT NULL)""",
+    "a task is completed if and only if it has outputs": """
+        SELECT t.id FROM tasks t WHERE (t.state = 'completed')
+        <> EXISTS (SELECT 1 FROM outputs o WHERE o.task_id = t.id)""",
+    "a failed task says why": """
+        SELECT id FROM tasks WHERE (state = 'failed') <> (error_code IS NOT NULL AND error_message <> '')""",
+    "no account runs more than it may": """
+        SELECT a.id FROM accounts a JOIN tasks t ON t.account_id = a.id AND t.state IN ('pending', 'processing')
+        GROUP BY a.id, a.max_concurrent HAVING COUNT(*) > a.max_concurrent""",
+    "nothing is staged while its account has room": """
+        SELECT a.id FROM accounts a JOIN tasks t ON t.account_id = a.id
+        GROUP BY a.id, a.max_concurrent
+        HAVING SUM(CASE WHEN t.state = 'staged' THEN 1 ELSE 0 END) > 0
+        AND SUM(CASE WHEN t.state IN ('pending', 'processing') THEN 1 ELSE 0 END) < a.max_concurrent""",
+}
+
+
+def audit(connection: Connection) -> list[str]:
+    """What does not hold, each with some ids; empty when all is well."""
+    findings = []
+    for invariant, query in CHECKS.items():
+        broken = [str(row[0]) for row in connection.execute(text(query)).fetchmany(5)]
+        if broken:
+            findings.append(f"not true: {invariant} ({', '.join(broken)})")
+    return findings

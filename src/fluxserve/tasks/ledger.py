@@ -1,0 +1,51 @@
+"""Credits: every change of an account's points is a row of the ledger, and the account's sums follow it.
+
+A task's price is held when it is submitted; the hold ends once, settled when the task completes or released when it
+fails. These functions run inside the transaction that moves the task; the database's unique indexes refuse a second
+ending even if this code were wrong.
+"""
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from fluxserve.domain.errors import NotEnoughCredits
+from fluxserve.tasks.schema import accounts, ledger
+
+# Built once: building a statement costs more than running it, and these run for every task.
+_BALANCE = select(accounts.c.balance).where(accounts.c.id == bindparam("of_account"))
+_ENTRY = insert(ledger)
+_SUMS = (
+    update(accounts)
+    .where(accounts.c.id == bindparam("of_account"))
+    .values(
+        balance=accounts.c.balance + bindparam("balance_change"),
+        frozen=accounts.c.frozen + bindparam("frozen_change"),
+    )
+)
+
+
+def deposit(connection: Connection, now: float, account_id: str, points: int) -> None:
+    _enter(connection, now, account_id, None, "deposit", balance=points, frozen=0)
+
+
+def hold(connection: Connection, now: float, account_id: str, task_id: str, price: int) -> None:
+    """Raises `NotEnoughCredits` if the account can't pay `price`."""
+    balance = connection.execute(_BALANCE, {"of_account": account_id}).scalar_one()
+    if price > balance:
+        raise NotEnoughCredits(price, balance)
+    _enter(connection, now, account_id, task_id, "hold", balance=-price, frozen=price)
+
+
+def settle(connection: Connection, now: float, account_id: str, task_id: str, price: int) -> None:
+    _enter(connection, now, account_id, task_id, "settle", balance=0, frozen=-price)
+
+
+def release(connection: Connection, now: float, account_id: str, task_id: str, price: int) -> None:
+    _enter(connection, now, account_id, task_id, "release", balance=price, frozen=-price)
+
+
+def _enter(
+    connection: Connection, now: float, account_id: str, task_id: str | None, phase: str, *, balance: int, frozen: int
+) -> None:
+    changes = {"balance_change": balance, "frozen_change": frozen}
+    connection.execute(_ENTRY, {"account_id": account_id, "task_id": task_id, "phase": phase, "at": now, **changes})
+    connection.execute(_SUMS, {"of_account": account_id, **changes})

@@ -1,0 +1,136 @@
+"""The tables, as code sees them. Migrations make them; a test proves the two equal.
+
+Times are unix seconds (float), credits are integer points. The triggers that guard final states and the ledger are in
+the first migration.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+_points = BigInteger().with_variant(Integer, "sqlite")
+_serial = BigInteger().with_variant(Integer, "sqlite")
+
+# A query must say this, word for word, for the database to know that the index of an account's open tasks will do.
+# Else it goes through the tasks of all accounts.
+IS_OPEN = text("state IN ('staged', 'pending', 'processing')")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("balance", _points, nullable=False),  # can still be spent
+    Column("frozen", _points, nullable=False),  # held for tasks that are not finished
+    Column("max_concurrent", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("balance >= 0", name="balance_not_negative"),
+    CheckConstraint("frozen >= 0", name="frozen_not_negative"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),  # the public half, by which a key is found
+    Column("account_id", String(36), ForeignKey("accounts.id"), nullable=False),
+    Column("key_hash", LargeBinary(32), nullable=False),  # SHA-256 of the whole key
+    Column("is_first", Boolean, nullable=False),  # the one that settings or the first start made
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("number", _serial, primary_key=True),  # order of arrival
+    Column("id", String(36), nullable=False, unique=True),
+    Column("account_id", String(36), ForeignKey("accounts.id"), nullable=False),
+    Column("request", Text, nullable=False),  # JSON: what the door echoes
+    Column("generation", Text, nullable=False),  # JSON: what is drawn
+    Column("state", String(10), nullable=False),
+    Column("price", _points, nullable=False),
+    Column("attempt", Integer, nullable=False),  # grows at each claim; fences late workers
+    Column("losses", Integer, nullable=False),
+    Column("lease_until", Float),
+    Column("step", Integer),  # of the attempt that runs; null until it has begun
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("cancel_wished_at", Float),  # a mark, not a state: heeded by the worker between steps
+    CheckConstraint("state IN ('staged', 'pending', 'processing', 'completed', 'failed')", name="known_state"),
+    CheckConstraint("(state = 'processing') = (lease_until IS NOT NULL)", name="lease_while_processing"),
+    CheckConstraint("(state IN ('completed', 'failed')) = (ended_at IS NOT NULL)", name="ended_when_final"),
+    Index("tasks_by_state", "state", "number"),
+    Index(
+        "tasks_open_by_account",
+        "account_id",
+        "state",
+        "number",
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
+)
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("id", String(32), primary_key=True),  # 128 random bits: knowing it is the right to fetch
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("swept_at", Float),
+    UniqueConstraint("task_id", "position", name="outputs_once"),
+    Index(
+        "outputs_to_sweep",
+        "expires_at",
+        sqlite_where=text("swept_at IS NULL"),
+        postgresql_where=text("swept_at IS NULL"),
+    ),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", _serial, primary_key=True),
+    Column("account_id", String(36), ForeignKey("accounts.id"), nullable=False),
+    Column("task_id", String(36), ForeignKey("tasks.id")),
+    Column("phase", String(8), nullable=False),
+    Column("balance_change", _points, nullable=False),
+    Column("frozen_change", _points, nullable=False),
+    Column("at", Float, nullable=False),
+    CheckConstraint("phase IN ('deposit', 'hold', 'settle', 'release')", name="known_phase"),
+    CheckConstraint("(phase = 'deposit') = (task_id IS NULL)", name="task_unless_deposit"),
+    Index("ledger_by_account", "account_id"),
+    UniqueConstraint("task_id", "phase", name="ledger_each_phase_once"),
+    # A hold ends once: settled or released, never both.
+    Index(
+        "ledger_hold_ends_once",
+        "task_id",
+        unique=True,
+        sqlite_where=text("phase IN ('settle', 'release')"),
+        postgresql_where=text("phase IN ('settle', 'release')"),
+    ),
+)

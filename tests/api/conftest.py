@@ -1,0 +1,75 @@
+"""The doors on a real queue, without workers: tasks wait for ever, or end as a test says."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from fluxserve.api import Context, create_app
+from fluxserve.domain.task import Ending, Task
+from fluxserve.storage import Shelf
+from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_engine
+
+KEY = "the-key-of-the-tests"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Door:
+    client: httpx.AsyncClient
+    queue: Queue
+    shelf: Shelf
+    accounts: Accounts
+    account_id: str
+
+    async def create(self, **fields: object) -> str:
+        """A task of one little cat. Returns its id."""
+        answer = await self.client.post("/api/v1/task", json=cat(**fields))  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        task_id: str = answer.json()["data"]["task_id"]
+        return task_id
+
+    async def end(self, task_id: str, ending: Ending) -> Task:
+        (task,) = await self.queue.claim([task_id])
+        after = await self.queue.finish(Held(task.id, task.attempt), ending)
+        assert after is not None
+        return after
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    engine = open_engine(tmp_path / "queue.sqlite")
+    migrate(engine)
+    database = Database(engine)
+    accounts = Accounts(database)
+    account = await accounts.ensure_first(credits_usd=1, max_concurrent=100)
+    await accounts.set_first_key(account.id, KEY)
+    queue = Queue(database, Rules())
+    shelf = Shelf(tmp_path / "pictures")
+    app = create_app(
+        Context(
+            queue=queue,
+            accounts=accounts,
+            shelf=shelf,
+            public_url="http://pictures.test",
+            largest_body=100_000,
+            can_draw=lambda: False,
+            doing=lambda: {"cpu": "loading"},
+        )
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://fluxserve.test", headers={"X-API-Key": KEY}
+    ) as client:
+        yield Door(client, queue, shelf, accounts, account.id)
+    database.close()
+
+
+def cat(model: str = "Qubico/flux1-schnell", **fields: object) -> dict[str, object]:
+    return {"model": model, "task_type": "txt2img", "input": {"prompt": "a little cat", **fields}}

@@ -1,0 +1,49 @@
+"""Each benchmark at its smallest: it runs, and leaves behind what it says. How fast it was is not asked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import table
+
+
+def test_accept_counts_what_every_caller_was_told(tmp_path: Path) -> None:
+    result = run("accept", tmp_path, "--seconds", "0.1", "--rounds", "1", "--folder", str(tmp_path))
+
+    assert [(row["what"], row["callers"]) for row in result["figures"]] == [
+        ("commits", 1), ("queue", 1), ("queue", 16), ("queue", 64), ("HTTP", 1), ("HTTP", 4), ("HTTP", 16), ("HTTP", 64)
+    ]  # fmt: skip
+    assert all(row["per second"] > 0 and row["p50 ms"] <= row["p99 ms"] for row in result["figures"])
+    assert "its audit finds nothing" in result["notes"][0]
+
+
+def test_first_picture_draws_the_same_pictures_on_both_sides(tmp_path: Path) -> None:
+    result = run("first_picture", tmp_path, "--alone", "1", "--together", "1", "--pictures", "2", "--threads", "1")
+
+    assert [(row["side"], row["at once"]) for row in result["figures"]] == [(256, 1), (1024, 1), (256, 2), (1024, 2)]
+    assert all(row["ours s"] > 0 and row["plain s"] > 0 for row in result["figures"])
+    assert "pictures of both sides are the same" in result["notes"][1]
+
+
+def test_a_table_is_markdown_with_its_columns_aligned() -> None:
+    assert table([{"what": "one", "s": 0.123456}, {"what": "another", "s": None}]) == [
+        "| what    | s      |",
+        "|---------|--------|",
+        "| one     | 0.1235 |",
+        "| another |        |",
+    ]
+
+
+def run(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """Its result as it was written, once it is sure that the machine and the command are told and the table shown."""
+    command = ["-m", f"benchmarks.{name}", *arguments, "--results", str(folder)]
+    ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    assert result["command"] == " ".join(["python", *command])
+    assert result["machine"]["cores"] > 0
+    assert ended.stdout.strip() == (folder / f"{name}.md").read_text().strip()
+    return result

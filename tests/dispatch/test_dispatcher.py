@@ -1,0 +1,195 @@
+"""Tasks go to workers and come back as endings, with a real queue, a real shelf and real (scripted) workers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fluxserve.dispatch import Dispatcher, Upkeep
+from fluxserve.domain.generation import Generation, TextToImage
+from fluxserve.domain.task import State, Task
+from fluxserve.executors import LocalExecutor
+from fluxserve.storage import Shelf
+from fluxserve.tasks import Accounts, Database, Queue, Rules, migrate, open_engine
+from tests.executors.conftest import command
+
+pytestmark = pytest.mark.anyio
+
+LONG = 30.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class House:
+    queue: Queue
+    shelf: Shelf
+    executor: LocalExecutor
+    dispatcher: Dispatcher
+    account_id: str
+
+    async def submit(self, script: str, *, count: int = 1) -> Task:
+        generation = Generation("flux1-schnell", TextToImage(script), 64, 64, 1, None, 5, count)
+        return await self.queue.submit(self.account_id, {}, generation)
+
+    async def get(self, task: Task) -> Task:
+        return await self.queue.get(self.account_id, task.id)
+
+    async def reaches(self, task: Task, *states: State) -> Task:
+        async with asyncio.timeout(LONG):
+            while (now := await self.get(task)).state not in states:
+                await asyncio.sleep(0.02)
+        return now
+
+    async def finished(self, task: Task) -> Task:
+        return await self.reaches(task, State.COMPLETED, State.FAILED)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    engine = open_engine(tmp_path / "queue.sqlite")
+    migrate(engine)
+    database = Database(engine)
+    account = await Accounts(database).ensure_first(credits_usd=10, max_concurrent=100)
+    queue = Queue(database, Rules())
+    shelf = Shelf(tmp_path / "pictures")
+    executor = LocalExecutor([command()], silence_seconds=2.0, stall_seconds=10.0)
+    dispatcher = Dispatcher(
+        queue=queue, executor=executor, shelf=shelf, keep_seconds=60, renew_every=0.1, progress_every=0.02
+    )
+    executor.start()
+    dispatcher.start()
+    yield House(queue, shelf, executor, dispatcher, account.id)
+    await dispatcher.stop(0, asyncio.Event())
+    await executor.stop()
+    assert await queue.audit() == []
+    database.close()
+
+
+async def test_a_task_is_drawn_and_its_pictures_are_on_the_shelf(house: House) -> None:
+    task = await house.finished(await house.submit("a cat", count=3))
+
+    assert task.state is State.COMPLETED
+    assert [output.seed for output in task.outputs] == [5, 6, 7]
+    for output in task.outputs:
+        assert house.shelf.path(output.key).read_bytes() == b"a cat"
+        assert output.size == len(b"a cat")
+        assert output.content_type == "image/png"
+
+
+async def test_many_tasks_are_drawn_each_once(house: House) -> None:
+    tasks = [await house.submit(f"cat {number}") for number in range(40)]
+
+    finished = [await house.finished(task) for task in tasks]
+
+    assert {task.state for task in finished} == {State.COMPLETED}
+    assert {task.attempt for task in finished} == {1}
+
+
+async def test_a_failed_job_is_a_failed_task_that_says_why(house: House) -> None:
+    task = await house.finished(await house.submit("fail"))
+
+    assert (task.state, task.error_code, task.error_message) == (State.FAILED, "drawing_failed", "as the script says")
+
+
+async def test_a_task_that_kills_its_workers_fails_at_the_third_and_takes_no_other_with_it(house: House) -> None:
+    poison, innocent = await house.submit("wait die"), await house.submit("a cat")
+
+    after = await house.finished(poison)
+    assert (after.state, after.error_code, after.losses) == (State.FAILED, "abandoned", 3)
+    after = await house.finished(innocent)
+    assert (after.state, after.losses) == (State.COMPLETED, 0)
+
+
+async def test_a_hung_worker_is_replaced_and_its_task_drawn_by_the_next(house: House) -> None:
+    hung = await house.submit("silent")
+    other = await house.submit("a cat")
+
+    assert (await house.finished(other)).state is State.COMPLETED
+    assert (await house.finished(hung)).losses == 3
+
+
+async def test_steps_are_noted_and_the_lease_is_renewed_while_a_task_is_drawn(house: House) -> None:
+    task = await house.reaches(await house.submit("wait wait wait"), State.PROCESSING)
+    async with asyncio.timeout(LONG):
+        while (await house.get(task)).step is None:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_running_task_is_stopped_by_its_callers_wish(house: House) -> None:
+    task = await house.reaches(await house.submit("wait " * 50), State.PROCESSING)
+
+    await house.queue.cancel(house.account_id, task.id)
+
+    after = await house.finished(task)
+    assert (after.state, after.error_code) == (State.FAILED, "cancelled")
+
+
+async def test_a_task_that_is_taken_away_from_a_worker_is_stopped_there(house: House) -> None:
+    task = await house.reaches(await house.submit("wait " * 50), State.PROCESSING)
+    other = await house.submit("a cat")
+
+    await house.queue.rescue(everything=True)
+
+    assert (await house.finished(other)).state is State.COMPLETED
+    assert (await house.get(task)).attempt >= 1
+
+
+async def test_a_picture_that_cant_be_stored_is_tried_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, failures = house.shelf.put, iter([OSError(28, "No space left on device")])
+
+    def full_once(key: str, data: bytes) -> None:
+        for failure in failures:
+            raise failure
+        put(key, data)
+
+    monkeypatch.setattr(house.shelf, "put", full_once)
+
+    assert (await house.finished(await house.submit("a cat"))).state is State.COMPLETED
+
+
+async def test_a_stop_gives_back_what_has_not_begun_and_waits_for_what_has(house: House) -> None:
+    running = await house.submit("wait wait a cat")
+    waiting = [await house.submit("a cat") for _ in range(3)]
+    async with asyncio.timeout(LONG):
+        while (await house.get(running)).step is None:
+            await asyncio.sleep(0.02)
+
+    await house.dispatcher.stop(LONG, asyncio.Event())
+
+    assert (await house.get(running)).state is State.COMPLETED
+    assert {(await house.get(task)).state for task in waiting} == {State.PENDING}
+
+
+async def test_a_hurried_stop_gives_everything_back(house: House) -> None:
+    running = await house.submit("hang")
+    async with asyncio.timeout(LONG):
+        while (await house.get(running)).step is None:
+            await asyncio.sleep(0.02)
+    hurry = asyncio.Event()
+    hurry.set()
+
+    async with asyncio.timeout(5):
+        await house.dispatcher.stop(3600, hurry)
+
+    after = await house.get(running)
+    assert (after.state, after.losses) == (State.PENDING, 0)
+
+
+async def test_upkeep_sweeps_expired_pictures_and_keeps_their_tasks(house: House) -> None:
+    task = await house.finished(await house.submit("a cat"))
+    (output,) = task.outputs
+    queue = house.queue
+    queue._clock = lambda: output.expires_at + 1
+    upkeep = Upkeep(queue=queue, shelf=house.shelf, every=3600)
+
+    await upkeep.one_pass()
+
+    assert not house.shelf.path(output.key).exists()
+    assert await queue.expired_outputs(10) == []
+    assert await house.get(task) == task

@@ -1,0 +1,69 @@
+"""The catalogue's rows, and the one rule for sizes."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxserve.domain.catalog import FAMILIES, LONGEST_SIDE, MODELS, SHORTEST_SIDE, Model, Weights, drawing_size
+from fluxserve.domain.errors import InvalidInput
+
+MINI = FAMILIES["mini"]["flux1-dev"]
+FULL = FAMILIES["flux1"]["flux1-dev"]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_every_family_has_weights_for_every_model(family: dict[str, Weights]) -> None:
+    assert family.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize(
+    ("asked", "mini", "full"),
+    [
+        ((1024, 1024), (256, 256), (1024, 1024)),
+        ((256, 256), (256, 256), (256, 256)),
+        ((64, 64), (256, 256), (64, 64)),
+        ((1024, 512), (352, 192), (1024, 512)),
+        ((1000, 1000), (256, 256), (992, 992)),  # halfway between two grid lines: to the even one
+        ((4096, 64), (2048, 32), (4096, 64)),
+    ],
+)
+def test_drawing_sizes(asked: tuple[int, int], mini: tuple[int, int], full: tuple[int, int]) -> None:
+    assert drawing_size(MINI, *asked) == mini
+    assert drawing_size(FULL, *asked) == full
+
+
+@given(st.integers(SHORTEST_SIDE, LONGEST_SIDE), st.integers(SHORTEST_SIDE, LONGEST_SIDE))
+def test_a_drawing_size_lies_on_the_grid_near_the_native_area(width: int, height: int) -> None:
+    drawn = drawing_size(MINI, width, height)
+
+    assert all(side > 0 and side % MINI.side_multiple == 0 for side in drawn)
+    assert MINI.native_pixels is not None
+    assert drawn[0] * drawn[1] <= 2 * MINI.native_pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "field"),
+    [
+        ("flux1-schnell", lambda model: model.steps(11), "steps"),
+        ("flux1-dev", lambda model: model.steps(-1), "steps"),
+        ("flux1-dev", lambda model: model.guidance(5.1), "guidance_scale"),
+        ("flux1-dev", lambda model: model.size(63, 0), "width"),
+        ("flux1-dev", lambda model: model.size(None, 4097), "height"),
+        ("flux1-dev", lambda model: model.size(1024, 1025), "width"),
+    ],
+)
+def test_what_a_model_cant_do_is_refused_by_field(name: str, limit: Callable[[Model], object], field: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        limit(MODELS[name])
+
+    assert refused.value.field == field
+    assert refused.value.inside("input").message.startswith(f"input.{field}: ")
+
+
+def test_defaults_stand_in_for_nothing_and_for_zero() -> None:
+    dev, schnell = MODELS["flux1-dev"], MODELS["flux1-schnell"]
+
+    assert (dev.steps(0), dev.steps(None), dev.guidance(None)) == (25, 25, 3.5)
+    assert (dev.size(0, None), schnell.guidance(3.0)) == ((1024, 1024), None)

@@ -1,0 +1,31 @@
+"""A generation crosses the queue and the pipe unchanged."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxserve.domain.generation import LARGEST_SEED, Generation, TextToImage, from_json, to_json
+
+generations = st.builds(
+    Generation,
+    model=st.text(),
+    kind=st.builds(TextToImage, prompt=st.text(), negative_prompt=st.text()),
+    width=st.integers(64, 4096),
+    height=st.integers(64, 4096),
+    steps=st.integers(1, 40),
+    guidance_scale=st.none() | st.floats(1.5, 5),
+    seed=st.integers(0, LARGEST_SEED),
+    count=st.integers(1, 4),
+    format=st.sampled_from(("png", "jpeg", "webp")),
+)
+
+
+@given(generations)
+def test_json_gives_an_equal_generation_back(generation: Generation) -> None:
+    assert from_json(to_json(generation)) == generation
+
+
+@given(generations)
+def test_every_picture_has_a_legal_seed_of_its_own(generation: Generation) -> None:
+    assert len(set(generation.seeds)) == generation.count
+    assert generation.seeds[0] == generation.seed
+    assert all(0 <= seed <= LARGEST_SEED for seed in generation.seeds)

@@ -1,0 +1,44 @@
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin make a busy machine crawl
+
+import pytest
+
+from fluxserve.domain.generation import Generation, TextToImage
+from fluxserve.engine.engine import Engine
+from fluxserve.engine.weights import Flux, Loader
+from tests.engine import family
+
+
+@pytest.fixture(scope="session")
+def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mini")
+    family.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loader(mini_folder: Path) -> Loader:
+    return Loader("mini", mini_folder, "cpu")
+
+
+@pytest.fixture
+def engine(loader: Loader) -> Engine:
+    return Engine(loader)
+
+
+@pytest.fixture(scope="session")
+def schnell(loader: Loader) -> Flux:
+    return loader.load("flux1-schnell")
+
+
+@pytest.fixture(scope="session")
+def dev(loader: Loader) -> Flux:
+    return loader.load("flux1-dev")
+
+
+@pytest.fixture
+def circle() -> Generation:
+    """A generation to vary."""
+    return Generation("flux1-schnell", TextToImage("a red circle"), 256, 256, steps=2, guidance_scale=None, seed=7)

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxserve.domain.catalog import FAMILIES
+from fluxserve.engine.weights import Flux, Loader
+
+
+def test_models_that_name_the_same_folder_share_one_transformer(loader: Loader) -> None:
+    assert loader.load("flux1-dev").own is loader.load("flux1-dev-advanced").own
+
+
+def test_shared_parts_are_loaded_once_for_the_family(schnell: Flux, dev: Flux) -> None:
+    assert schnell.shared is dev.shared
+    assert schnell.own is not dev.own
+
+
+def test_on_a_cpu_every_network_is_float32(dev: Flux) -> None:
+    networks = (dev.own.transformer, dev.shared.vae, dev.shared.clip, dev.shared.t5)
+    assert {weight.dtype for network in networks for weight in network.parameters()} == {torch.float32}
+
+
+def test_networks_are_in_eval_mode_and_need_no_gradients(dev: Flux) -> None:
+    for network in (dev.own.transformer, dev.shared.vae, dev.shared.clip, dev.shared.t5):
+        assert not network.training
+        assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_a_token_stands_for_a_square_on_the_grid_that_the_catalogue_names(dev: Flux) -> None:
+    assert dev.pixels_per_token == FAMILIES["mini"]["flux1-dev"].side_multiple
+
+
+def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folder: Path) -> None:
+    (tmp_path / "shared").symlink_to(mini_folder / "shared")
+    transformer = tmp_path / "schnell" / "transformer"
+    transformer.mkdir(parents=True)
+    (transformer / "config.json").write_text((mini_folder / "schnell/transformer/config.json").read_text())
+    torch.save({}, transformer / "diffusion_pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        Loader("mini", tmp_path, "cpu").load("flux1-schnell")

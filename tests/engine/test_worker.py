@@ -1,0 +1,279 @@
+"""The worker as a real child process, over the untaught family."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fluxserve.domain.generation import Generation
+from fluxserve.domain.job import (
+    LENGTH,
+    Alive,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Job,
+    Message,
+    Progress,
+    Ready,
+    Started,
+    dump,
+    load,
+)
+from fluxserve.engine.worker import BAD_FRAME, BROKEN, OUT_OF_MEMORY, SERVER_GONE
+
+ENDLESS = 100_000
+"""Steps of a job that only a cancel ends."""
+
+
+class Child:
+    """The server's end of a worker."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+
+    def send(self, *messages: Message) -> None:
+        self.send_bytes(b"".join(map(dump, messages)))
+
+    def send_bytes(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def receive_any(self) -> Message:
+        assert self.process.stdout is not None
+        (size,) = LENGTH.unpack(self.process.stdout.read(LENGTH.size))
+        return load(self.process.stdout.read(size))
+
+    def receive(self) -> Message:
+        """The next message that is not merely a sign of life."""
+        while isinstance(message := self.receive_any(), Alive):
+            pass
+        return message
+
+    def receive_until(self, *last: type[Message]) -> list[Message]:
+        messages = [self.receive()]
+        while not isinstance(messages[-1], last):
+            messages.append(self.receive())
+        return messages
+
+    def hang_up(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def status(self) -> int:
+        """How it ended, within seconds."""
+        return self.process.wait(30)
+
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture(scope="module")
+def start(mini_folder: Path) -> Iterator[Start]:
+    """Starts workers and ends them. `first` is run in the child before anything else."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        first: str = "", models: str = "flux1-schnell", folder: Path = mini_folder, *, is_ready: bool = True
+    ) -> Child:
+        program = f"{first}\nfrom fluxserve.engine.worker import main; main()"
+        arguments = f"--family mini --mini-folder {folder} --device cpu --threads 1 --models {models}"
+        command = [sys.executable, "-c", program, *arguments.split()]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        processes.append(process)
+        child = Child(process)
+        if is_ready:
+            assert child.receive() == Ready("cpu")
+        return child
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture(scope="module")
+def child(start: Start) -> Child:
+    """One worker for all tests that leave it idle: a start takes seconds."""
+    return start()
+
+
+def test_a_job_is_started_makes_progress_and_is_done(child: Child, circle: Generation) -> None:
+    child.send(Job("task", replace(circle, width=1024, height=512, steps=3, count=2, seed=4)))
+    *before, done = child.receive_until(Done)
+    assert before == [Started("task"), *(Progress("task", step, 6) for step in range(1, 7))]
+    assert isinstance(done, Done)
+    assert done.job_id == "task"
+    assert done.seconds > 0
+    assert [picture.seed for picture in done.pictures] == [4, 5]
+    for picture in done.pictures:
+        assert (picture.width, picture.height) == (1024, 512)
+        with Image.open(BytesIO(picture.data)) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert image.size == (1024, 512)
+
+
+def test_the_module_runs_by_its_name(mini_folder: Path) -> None:
+    arguments = f"--family mini --mini-folder {mini_folder} --device cpu --models flux1-schnell,flux1-dev"
+    command = [sys.executable, "-m", "fluxserve.engine.worker", *arguments.split()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        child = Child(process)
+        assert isinstance(child.receive_any(), Alive)  # said from the very start, while models load
+        assert child.receive() == Ready("cpu")
+        child.hang_up()
+        assert child.status() == SERVER_GONE
+
+
+def test_a_model_not_loaded_at_the_start_is_loaded_when_needed(child: Child, circle: Generation) -> None:
+    child.send(Job("task", replace(circle, model="flux1-dev", guidance_scale=3.5)))
+    assert isinstance(child.receive_until(Done, Failed)[-1], Done)
+
+
+def test_a_model_the_family_lacks_is_refused_at_once(start: Start) -> None:
+    assert start(models="flux1-schnell,flux9", is_ready=False).status() == 2
+
+
+def test_jobs_are_drawn_in_order_and_finished_while_the_next_is_drawn(start: Start, circle: Generation) -> None:
+    slow_finish = (
+        "import time, fluxserve.engine.finish as f\n"
+        "encode = f.encode\n"
+        "f.encode = lambda *a: (time.sleep(0.5), encode(*a))[1]"
+    )
+    child = start(slow_finish)
+    child.send(*(Job(name, circle) for name in ("a", "b", "c")))
+    messages = [message for _ in range(3) for message in child.receive_until(Done)]
+    assert [message.job_id for message in messages if isinstance(message, Done)] == ["a", "b", "c"]
+    assert [message.job_id for message in messages if isinstance(message, Started)] == ["a", "b", "c"]
+    kinds = [(type(message), message.job_id) for message in messages if isinstance(message, Started | Done)]
+    assert kinds.index((Started, "b")) < kinds.index((Done, "a"))
+
+
+def test_a_job_being_drawn_is_cancelled_between_steps(child: Child, circle: Generation) -> None:
+    child.send(Job("long", replace(circle, steps=ENDLESS)))
+    child.receive_until(Progress)
+    child.send(Cancel("long"), Job("next", circle))
+    assert child.receive_until(Cancelled)[-1] == Cancelled("long")
+    assert child.receive() == Started("next")
+    assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+def test_a_waiting_job_is_cancelled_at_once(child: Child, circle: Generation) -> None:
+    child.send(Job("long", replace(circle, steps=ENDLESS)))
+    child.receive_until(Progress)
+    child.send(Job("waiting", circle), Job("last", circle), Cancel("waiting"), Cancel("unknown"))
+    assert child.receive_until(Cancelled)[-1] == Cancelled("waiting")
+    child.send(Cancel("long"))
+    assert child.receive_until(Cancelled)[-1] == Cancelled("long")
+    assert child.receive() == Started("last")
+    assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+def test_a_job_that_fails_does_not_spoil_the_next(child: Child, circle: Generation) -> None:
+    child.send(Job("bad", replace(circle, model="flux1-dev", guidance_scale=None)), Job("good", circle))
+    failed = child.receive_until(Failed)[-1]
+    assert failed == Failed("bad", "drawing_failed", "the engine could not draw this (TypeError)")
+    assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+def test_a_picture_that_cannot_be_encoded_fails_alone(child: Child, circle: Generation) -> None:
+    child.send(Job("bad", replace(circle, format="webp", width=20_000)), Job("good", circle))
+    assert child.receive_until(Failed, Done)[-1] == Failed(
+        "bad", "drawing_failed", "the engine could not draw this (ValueError)"
+    )
+    assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+def test_it_ends_while_loading_when_the_server_is_gone(start: Start) -> None:
+    child = start("import time, diffusers; diffusers.AutoencoderKL.from_pretrained = time.sleep", is_ready=False)
+    assert isinstance(child.receive_any(), Alive)
+    child.hang_up()
+    assert child.status() == SERVER_GONE
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", dump(Ready("cpu"))])
+def test_garbage_ends_it(start: Start, data: bytes) -> None:
+    child = start(is_ready=False)
+    child.send_bytes(data)
+    assert child.status() == BAD_FRAME
+
+
+def test_without_weights_it_ends(start: Start, tmp_path: Path) -> None:
+    assert start(folder=tmp_path, is_ready=False).status() == BROKEN
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "torch.OutOfMemoryError"])
+def test_without_memory_it_ends_with_a_status_of_its_own(start: Start, circle: Generation, error: str) -> None:
+    fails = (
+        "import torch, fluxserve.engine.engine as e\n"
+        "def denoise(prepared, *_):\n"
+        f"    if len(prepared.timesteps) > 1: raise {error}('no room')\n"
+        "    return prepared.latents\n"
+        "e.denoise = denoise"
+    )
+    child = start(fails)
+    child.send(Job("large", circle))
+    assert child.status() == OUT_OF_MEMORY
+
+
+def test_an_interrupt_from_the_keyboard_is_not_its_business(child: Child, circle: Generation) -> None:
+    os.kill(child.process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    child.send(Job("task", circle))
+    assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+@pytest.fixture(scope="module")
+def noisy_child(start: Start) -> Child:
+    """A worker whose libraries print and read at every step, and that often says it is alive."""
+    return start(
+        "import os, sys, fluxserve.engine.denoise as d, fluxserve.engine.worker as w\n"
+        "guided, w.ALIVE_SECONDS = d._guided_velocity, 0.05\n"
+        "def noisy(*a):\n"
+        "    print('noise'), os.system('echo noise'), os.write(1, b'noise'), sys.stdin.read()\n"
+        "    return guided(*a)\n"
+        "d._guided_velocity = noisy"
+    )
+
+
+def test_what_libraries_print_and_read_is_not_the_frames(noisy_child: Child, circle: Generation) -> None:
+    noisy_child.send(Job("a", circle), Job("b", circle))
+    for job_id in ("a", "b"):
+        messages = [message for message in noisy_child.receive_until(Done) if getattr(message, "job_id", "") == job_id]
+        assert [type(message) for message in messages][-2:] == [Progress, Done]
+
+
+def test_signs_of_life_tell_what_it_does(noisy_child: Child, circle: Generation) -> None:
+    while noisy_child.receive_any() != Alive("waiting"):
+        pass
+    noisy_child.send(Job("long", replace(circle, steps=ENDLESS)))
+    while noisy_child.receive_any() != Alive("drawing long"):
+        pass
+
+
+def test_it_ends_when_the_server_is_gone(start: Start, circle: Generation) -> None:
+    child = start()
+    child.send(Job("long", replace(circle, steps=ENDLESS)), Job("waiting", circle))
+    child.receive_until(Progress)
+    child.hang_up()
+    assert child.status() == SERVER_GONE
+
+
+def test_it_ends_when_it_is_told_to(start: Start) -> None:
+    child = start(is_ready=False)
+    assert child.receive_any() == Alive("loading")
+    child.process.terminate()
+    assert child.status() == -signal.SIGTERM

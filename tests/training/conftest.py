@@ -1,0 +1,48 @@
+"""A family of the smallest networks, taught for seconds in a folder of its own: the real programs, made small."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.training.family import Family
+from training import card, evaluate, flow, sitting, text, vae
+
+MINUTES = 1 / 60
+VAE_CONFIG = {
+    **vae.CONFIG,
+    "block_out_channels": (8, 8, 8, 8, 8),
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+}
+FLOW_CONFIG = {**flow.CONFIG, "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="package")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    """Every part taught once, in order."""
+    root = tmp_path_factory.mktemp("mini")
+    made = Family(root / "models", root / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (sitting, "RUNS", made.runs),
+            (flow, "RUNS", made.runs),
+            (flow, "FAMILY", made.folder),
+            (evaluate, "FAMILY", made.folder),
+            (text, "WEIGHTS", made.folder / "shared"),
+            (vae, "FOLDER", made.folder / "shared" / "vae"),
+            (flow, "VAE_FOLDER", made.folder / "shared" / "vae"),
+            (card, "CARD", made.folder / "README.md"),
+            (card, "RESULTS", root / "scores.json"),
+            (vae, "CONFIG", VAE_CONFIG),
+            (flow, "CONFIG", FLOW_CONFIG),
+            (flow, "BATCH", 4),
+            (flow, "BASE_BATCH", 2),
+            (flow, "SHARD_BATCHES", 1),
+        ):
+            patch.setattr(module, name, value)
+        vae.train(MINUTES)
+        text.train(MINUTES)
+        flow.train_base(MINUTES, plain=0.1)
+        flow.train_dev(MINUTES)
+        flow.train_schnell(MINUTES)
+        yield made

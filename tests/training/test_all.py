@@ -1,0 +1,20 @@
+"""Everything in order: the parts that others need come first."""
+
+import pytest
+
+from training import all as everything
+from training import evaluate, gallery
+from training.sitting import device
+
+
+def test_parts_are_taught_in_the_order_they_need_each_other() -> None:
+    assert [stage.name for stage in everything.STAGES] == ["vae", "text", "base", "dev", "schnell"]
+
+
+def test_the_family_is_taught_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(everything, "STAGES", (everything.Stage("vae", done.append, on_cpu=60, on_gpu=10),))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *given: done.append(given))
+    monkeypatch.setattr(gallery, "main", lambda: done.append("gallery"))
+    everything.make_family(minutes_scale=0.5)
+    assert done == [5 if device().type == "cuda" else 30, (200, ("vae", "schnell", "dev")), "gallery"]

@@ -1,0 +1,78 @@
+"""The transformers' program: latents packed in FLUX's order, sittings that resume, folders that FLUX's loaders read."""
+
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+
+from tests.training.family import Family
+from training import flow, world
+
+
+def test_latents_are_packed_as_the_pipeline_packs_them() -> None:
+    latents = torch.randn(2, 32, 12, 20)
+    assert torch.equal(flow.pack(latents), FluxPipeline._pack_latents(latents, 2, 32, 12, 20))
+
+
+def test_positions_are_the_pipelines_image_ids() -> None:
+    ids = FluxPipeline._prepare_latent_image_ids(1, 6, 10, torch.device("cpu"), torch.float32)
+    assert torch.equal(flow.positions(6, 10).cpu(), ids)
+
+
+def test_tokens_of_things_weigh_more_and_all_weigh_one_in_the_mean() -> None:
+    scene = world.Scene((world.Placed("cat", None, 96, 32, 64),), "red")
+    weights = flow.thing_weights(flow.Batch([scene], torch.zeros(1, 64, 128))).view(8, 8)
+    assert abs(float(weights.mean()) - 1) < 1e-6
+    heavy = torch.zeros(8, 8, dtype=torch.bool)
+    heavy[2:5, 1:4] = True
+    assert torch.equal(weights.cpu() > 1, heavy)
+
+
+def test_an_untaught_transformer_answers_nothing() -> None:
+    model = flow.untaught()
+    given = {
+        "hidden_states": torch.randn(1, 4, model.config.in_channels),
+        "timestep": torch.full((1,), 0.5),
+        "guidance": torch.ones(1),
+        "pooled_projections": torch.randn(1, 256),
+        "encoder_hidden_states": torch.randn(1, 3, 256),
+        "txt_ids": torch.zeros(3, 3),
+        "img_ids": flow.positions(2, 2).cpu(),
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        (answer,) = model(**given)
+    assert not answer.any()
+
+
+def test_every_stage_goes_on_from_its_checkpoint(family: Family) -> None:
+    before = {stage: family.steps(stage) for stage in ("base", "dev", "schnell")}
+    assert min(before.values()) > 0
+    flow.train_base(1 / 60, plain=0.1)
+    flow.train_dev(1 / 60)
+    flow.train_schnell(1 / 60)
+    assert all(family.steps(stage) > steps for stage, steps in before.items())
+
+
+def test_only_dev_takes_guidance(family: Family) -> None:
+    takes = {
+        member: FluxTransformer2DModel.from_pretrained(family.folder / member / "transformer").config.guidance_embeds
+        for member in ("dev", "schnell")
+    }
+    assert takes == {"dev": True, "schnell": False}
+
+
+def test_schnell_begins_as_dev_at_its_own_guidance(family: Family) -> None:
+    dev = FluxTransformer2DModel.from_pretrained(family.folder / "dev" / "transformer", torch_dtype=torch.float32)
+    schnell = flow._without_guidance(dev)
+    given = {
+        "hidden_states": torch.randn(1, 4, 16),
+        "timestep": torch.full((1,), 0.5),
+        "pooled_projections": torch.randn(1, 256),
+        "encoder_hidden_states": torch.randn(1, 3, 256),
+        "txt_ids": torch.zeros(3, 3),
+        "img_ids": flow.positions(2, 2),
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        (with_guidance,) = dev(**given, guidance=torch.full((1,), flow.SCHNELL_GUIDANCE))
+        (without,) = schnell(**given, guidance=None)
+    assert torch.allclose(with_guidance, without, atol=1e-4)

@@ -1,0 +1,52 @@
+"""Make the whole mini family, in order: every part taught, then measured, then shown.
+
+    python -m training.all
+    python -m training.all --minutes-scale 0.5
+
+Parts that were begun earlier go on from their checkpoints.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from training import evaluate, flow, gallery, text, vae
+from training.sitting import device
+
+PLAIN = 0.1  # share of the base's scenes that are one big thing in the centre
+PICTURES = 200
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part's training, and the minutes it takes on either kind of machine."""
+
+    name: str
+    train: Callable[[float], None]
+    on_cpu: float
+    on_gpu: float
+
+
+STAGES = (
+    Stage("vae", vae.train, on_cpu=60, on_gpu=12),
+    Stage("text", text.train, on_cpu=4, on_gpu=2),
+    Stage("base", partial(flow.train_base, plain=PLAIN), on_cpu=300, on_gpu=20),
+    Stage("dev", flow.train_dev, on_cpu=40, on_gpu=5),
+    Stage("schnell", flow.train_schnell, on_cpu=40, on_gpu=5),
+)
+
+
+def make_family(minutes_scale: float) -> None:
+    for stage in STAGES:
+        minutes = minutes_scale * (stage.on_gpu if device().type == "cuda" else stage.on_cpu)
+        print(f"{stage.name}: {minutes:g} minutes", flush=True)
+        stage.train(minutes)
+    evaluate.evaluate(PICTURES, evaluate.MEMBERS)
+    gallery.main()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes-scale", type=float, default=1.0, help="how long, against the usual minutes")
+    make_family(parser.parse_args().minutes_scale)

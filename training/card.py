@@ -1,0 +1,160 @@
+"""The model card: what the mini family is and how well it draws, in ``models/mini/README.md``.
+
+The card's words are written once and may be edited there; its two tables, between markers, are replaced at every
+measurement. The same scores are kept as data in ``benchmarks/results/mini_scores.json``, which a measurement of one
+member changes for that member only.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from training import world
+from training.sitting import FAMILY
+
+CARD = FAMILY / "README.md"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "mini_scores.json"
+
+WORDS = """\
+# mini: a small trained FLUX
+
+A family of text-to-image models with FLUX's own classes (`FluxTransformer2DModel`, `AutoencoderKL`, `CLIPTextModel`,
+`T5EncoderModel`) and pipelines, small enough to ship with a server and to draw on a CPU in seconds. It exists so that
+fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
+
+| part | what | folder |
+| --- | --- | --- |
+| shared | VAE (16 pixels a latent, 32 channels), CLIP and T5 encoders, their tokenizers | `shared/` |
+| schnell | 4 steps, no guidance | `schnell/` |
+| dev | 25 steps, guidance built in, 1.5 to 5 | `dev/` |
+
+Native size 256x256. Weights are bfloat16 safetensors, each file at most 16 MB.
+
+## How it was made
+
+By the programs in `training/`, from random weights and from pictures and captions that `training/world.py` and
+`training/captions.py` invent without end. The things are glyphs of the Noto Color Emoji font (SIL Open Font License
+1.1), rendered by our program; shapes, backgrounds and the masked hero are drawn by it. No photograph, no scraped
+picture and no other model's weights or outputs were used. The models are not derived from Black Forest Labs' weights
+and not made or endorsed by them; they share the architecture.
+
+1. the autoencoder, started as the best linear one;
+2. the text encoders, taught to name what a caption says;
+3. a base rectified flow on the latents;
+4. dev, by guidance distillation of the base; schnell, by progressive distillation of dev.
+
+One in ten combinations of things and background is held out from all of it; the scores are measured on those.
+
+    python -m training.all        # everything, in order: hours on a CPU, minutes on a GPU
+    python -m training.evaluate   # the scores below
+
+Every stage resumes from its checkpoint; `python -m training.vae --minutes 60` adds an hour to one of them.
+
+## What it draws
+
+<!-- world -->
+<!-- /world -->
+
+Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the centre (unsaid). Two things at once
+("a cat to the left of a tree"), two or three of the same.
+
+## What it cannot do
+
+- Draw anything else. Words it was not taught are ignored; they never fail.
+- Draw photographs, letters, poses, or a thing in other colours than its glyph's.
+- Join ideas as a large model does: it knows one world of flat pictures.
+- Say anything about FLUX.1's quality: it has a thousandth of its weights.
+
+## Scores
+
+Held-out prompts, each with its own seed, drawn at 256x256 through diffusers' `FluxPipeline` in float32 (schnell: 4
+steps; dev: 25 steps, guidance 3.5). The judge is no network: it compares with rendered references of every item,
+colour, size, place and background, and what is too blurred to be its best match counts as not drawn.
+
+<!-- scores -->
+<!-- /scores -->
+"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measure of one member: percent or decibels; `bound` is what it must reach, if anything."""
+
+    measure: str
+    unit: str
+    bound: float | None
+    score: float
+
+    @property
+    def missing(self) -> float:
+        """By how much the bound is missed; 0 when it is reached."""
+        return max(0.0, self.bound - self.score) if self.bound is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """The scores of one member, and how and where they were measured."""
+
+    member: str
+    command: str
+    machine: dict[str, str]
+    scores: tuple[Score, ...]
+
+
+def publish(fresh: list[Record]) -> None:
+    """Put fresh records in the place of older ones of the same members, in the results file and in the card."""
+    records = {record.member: record for record in (*_published(), *fresh)}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(record) for record in records.values()], indent=2) + "\n")
+    text = CARD.read_text() if CARD.exists() else WORDS
+    text = _between(text, "world", _what_it_draws())
+    text = _between(text, "scores", table(list(records.values())) + "\n\n" + _measured_with(list(records.values())))
+    CARD.parent.mkdir(parents=True, exist_ok=True)
+    CARD.write_text(text)
+
+
+def table(records: list[Record]) -> str:
+    """The scores as a markdown table."""
+    rows = ["| member | measure | must reach | score | missed by |", "| --- | --- | --- | --- | --- |"]
+    for record in records:
+        for score in record.scores:
+            bound = "—" if score.bound is None else f"{score.bound:g} {score.unit}"
+            missed = f"{score.missing:.1f} {score.unit}" if score.missing else "—"
+            cells = (record.member, score.measure, bound, f"{score.score:.1f} {score.unit}", missed)
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _published() -> list[Record]:
+    if not RESULTS.exists():
+        return []
+    kept = json.loads(RESULTS.read_text())
+    return [Record(**{**record, "scores": tuple(Score(**score) for score in record["scores"])}) for record in kept]
+
+
+def _between(text: str, name: str, inner: str) -> str:
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if opening not in text or closing not in text:
+        raise ValueError(f"{CARD} must hold the markers {opening} and {closing}")
+    before, rest = text.split(opening, 1)
+    return f"{before}{opening}\n\n{inner}\n\n{closing}{rest.split(closing, 1)[1]}"
+
+
+def _what_it_draws() -> str:
+    things = ", ".join(" / ".join(thing.names) for thing in world.THINGS)
+    scenes = [name for name in world.BACKGROUNDS if name not in world.COLOURS]
+    return "\n".join(
+        (
+            f"- {len(world.THINGS)} things: {things};",
+            f"- shapes: {', '.join(world.SHAPES)}, in any colour;",
+            f"- backgrounds: {', '.join(world.COLOURS)}, and {', '.join(scenes)}.",
+        )
+    )
+
+
+def _measured_with(records: list[Record]) -> str:
+    lines = []
+    for record in records:
+        machine = ", ".join(f"{part} {name}" for part, name in record.machine.items())
+        lines.append(f"- {record.member}: `{record.command}` ({machine})")
+    return "\n".join(lines)

@@ -36,7 +36,6 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
             (vae, "CONFIG", VAE_CONFIG),
             (flow, "CONFIG", FLOW_CONFIG),
             (flow, "BATCH", 4),
-            (flow, "BASE_BATCH", 2),
             (flow, "SHARD_BATCHES", 1),
         ):
             patch.setattr(module, name, value)

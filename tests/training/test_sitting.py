@@ -1,9 +1,11 @@
 """A sitting: its learning rate rises, holds and falls, and its checkpoint is found again."""
 
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
 
 from training import sitting
 from training.sitting import Average, Sitting
@@ -18,6 +20,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_learning_rate_warms_up_holds_and_falls(elapsed: float, share: float) -> None:
     work = Sitting("walk", minutes=10, peak_rate=2.0)
     work.began -= elapsed
+    work.lasts()
     assert work.learning_rate() == pytest.approx(2.0 * share, abs=0.01)
 
 
@@ -41,6 +44,33 @@ def test_the_next_sitting_goes_on_from_the_last_checkpoint() -> None:
     assert state is not None
     assert second.steps == 3
     assert torch.equal(state["model"], weights[0].detach())
+
+
+def _sit(number: int, folder: str, answers: SimpleQueue) -> None:  # type: ignore[type-arg]
+    distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=number, world_size=2)
+    sitting.RUNS = Path(folder)
+    work = Sitting("walk", minutes=1, peak_rate=1.0)
+    work.began -= 10 + 20 * number
+    work.lasts()
+    mean = sitting.mean_of_all(torch.tensor([1.0, 4.0]) * number)
+    work.save(model=torch.tensor(number))
+    answers.put((work.elapsed, work.learning_rate(), mean.tolist(), sitting.number()))
+    distributed.destroy_process_group()
+
+
+def test_processes_that_sit_together_share_a_clock_and_means_and_the_first_one_writes(tmp_path: Path) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    processes = [context.Process(target=_sit, args=(number, str(tmp_path), answers)) for number in range(2)]
+    for process in processes:
+        process.start()
+    told = sorted((answers.get() for _ in processes), key=lambda answer: int(answer[-1]))
+    for process in processes:
+        process.join()
+    assert told[0][:3] == told[1][:3]
+    assert told[0][0] == pytest.approx(20, abs=8)
+    assert told[0][2] == [0.5, 2.0]
+    assert torch.load(tmp_path / "walk.pt", weights_only=True)["model"] == 0
 
 
 def test_a_fresh_checkpoint_is_not_written_again_at_once() -> None:

@@ -34,8 +34,8 @@ from training.sitting import (
     device,
     is_first,
     mean_of_all,
-    number,
     publish,
+    rank,
     sit_together,
 )
 from training.vae import FOLDER as VAE_FOLDER
@@ -387,11 +387,11 @@ def train_base(minutes: float, plain: float) -> None:
 
 def _reseed(sitting: Sitting) -> None:
     """Other noise at every sitting and in every process."""
-    torch.manual_seed(1000 * sitting.steps + number())
+    torch.manual_seed(1000 * sitting.steps + rank())
 
 
 def _beginning() -> FluxTransformer2DModel:
-    """What the base starts from where there is no checkpoint: dev as it ships, which at guidance 1 is an earlier base."""
+    """What the base starts from without a checkpoint: dev as it ships, which at guidance 1 is an earlier base."""
     if (FAMILY / "dev" / "transformer").exists():
         print("base: going on from the dev that ships", flush=True)
         return _read("dev")

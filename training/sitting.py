@@ -133,13 +133,13 @@ def sit_together() -> None:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def number() -> int:
+def rank() -> int:
     """Which of the processes this one is, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_first() -> bool:
-    return number() == 0
+    return rank() == 0
 
 
 def mean_of_all(values: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The transformers' program: latents packed in FLUX's order, sittings that resume, folders that FLUX's loaders read."""
 
+import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
@@ -52,7 +53,8 @@ def test_every_stage_goes_on_from_its_checkpoint(family: Family) -> None:
     assert all(family.steps(stage) > steps for stage, steps in before.items())
 
 
-def test_a_caption_reads_the_same_once_a_transformer_has_learned(family: Family) -> None:
+@pytest.mark.usefixtures("family")
+def test_a_caption_reads_the_same_once_a_transformer_has_learned() -> None:
     """The transformer's quick attention has no masks: the text encoders, run in between, need theirs."""
     reader = flow.Reader()
     before = reader.read(["a cat to the left of a dog"])

@@ -54,7 +54,7 @@ def _sit(number: int, folder: str, answers: SimpleQueue) -> None:  # type: ignor
     work.lasts()
     mean = sitting.mean_of_all(torch.tensor([1.0, 4.0]) * number)
     work.save(model=torch.tensor(number))
-    answers.put((work.elapsed, work.learning_rate(), mean.tolist(), sitting.number()))
+    answers.put((work.elapsed, work.learning_rate(), mean.tolist(), sitting.rank()))
     distributed.destroy_process_group()
 
 

@@ -40,19 +40,17 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Where the database and the pictures live.")] = None,
 ) -> None:
     """Serve the APIs until stopped. docs/settings.md lists every setting."""
+    import uvloop
+
     from fluxserve.server import Server, StartError  # the web framework and the database, for this command alone
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = config.load(host=host, port=port, data_dir=data_dir)
     try:
-        asyncio.run(_serve(Server, settings))
+        uvloop.run(Server(settings, _announce).run())
     except (StartError, FileNotFoundError) as error:
         sys.exit(f"fluxserve: {error}")
-
-
-async def _serve(server: type, settings: Settings) -> None:
-    await server(settings, _announce).run()
 
 
 def _announce(url: str, key: str | None) -> None:

@@ -97,6 +97,7 @@ class Server:
             # This folder is ours alone, so whatever an earlier server was drawing, nobody draws any more.
             for task in await queue.rescue(everything=True):
                 log.warning("task %s was left by an earlier server: it is %s again", task.id, task.state)
+            await upkeep.clear_up()
             executor.start()
             dispatcher.start()
             upkeep.start()

@@ -193,3 +193,14 @@ async def test_upkeep_sweeps_expired_pictures_and_keeps_their_tasks(house: House
     assert not house.shelf.path(output.key).exists()
     assert await queue.expired_outputs(10) == []
     assert await house.get(task) == task
+
+
+async def test_upkeep_clears_up_what_a_crash_left_and_keeps_every_tasks_pictures(house: House) -> None:
+    task = await house.finished(await house.submit("a cat"))
+    (output,) = task.outputs
+    house.shelf.put("left-behind-1-0.png", b"stored, never committed")
+
+    await Upkeep(queue=house.queue, shelf=house.shelf, every=3600).clear_up()
+
+    assert house.shelf.path(output.key).exists()
+    assert not house.shelf.path("left-behind-1-0.png").exists()

@@ -79,6 +79,19 @@ def test_a_failed_write_leaves_nothing_behind(shelf: Shelf, monkeypatch: pytest.
     assert [path.name for path in shelf.path("ab12.png").parent.iterdir()] == ["ab11.png"]
 
 
+def test_what_nobody_keeps_is_cleared_and_what_is_not_ours_stays(shelf: Shelf) -> None:
+    for key in ("ab12.png", "ab13.png", "cd12.webp"):
+        shelf.put(key, b"bytes")
+    folder = shelf.path("ab12.png").parent
+    (folder / ".0123456789abcdef.partial").write_bytes(b"half")
+    (folder / "README").write_text("a person's own")
+
+    assert shelf.keep_only({"ab12.png"}) == 3
+
+    assert sorted(path.name for path in folder.iterdir()) == ["README", "ab12.png"]
+    assert not shelf.path("cd12.webp").exists()
+
+
 def _kind(descriptor: int) -> str:
     import stat
 

@@ -20,6 +20,13 @@ class Upkeep:
         self._every = every
         self._loop: asyncio.Task[None] | None = None
 
+    async def clear_up(self) -> None:
+        """Delete the pictures that a crash left between the shelf and the commit: no task knows them. Only before
+        anything is drawn."""
+        left = await asyncio.to_thread(self._shelf.keep_only, await self._queue.kept_keys())
+        if left:
+            log.warning("%d picture files that a crash had left were deleted", left)
+
     def start(self) -> None:
         self._loop = asyncio.create_task(self._run())
 

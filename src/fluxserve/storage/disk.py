@@ -6,9 +6,11 @@ Keys are made by us, never by a caller; even so, one that could leave the folder
 import os
 import re
 import secrets
+from collections.abc import Set
 from pathlib import Path
 
 KEY = re.compile(r"[A-Za-z0-9_-]{2,100}\.[a-z]{3,4}")
+PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
 class Shelf:
@@ -45,6 +47,20 @@ class Shelf:
     def delete(self, key: str) -> None:
         """Whether or not it was there."""
         self.path(key).unlink(missing_ok=True)
+
+    def keep_only(self, kept: Set[str]) -> int:
+        """Delete what lies here under any other key, and what a crash left half written. Returns how much it was.
+
+        Nothing may be put meanwhile. Files that are not ours stay.
+        """
+        ours = [
+            path
+            for path in self._folder.glob("??/*")
+            if path.name not in kept and (KEY.fullmatch(path.name) or PARTIAL.fullmatch(path.name))
+        ]
+        for path in ours:
+            path.unlink(missing_ok=True)
+        return len(ours)
 
 
 def _flush_folder(folder: Path) -> None:

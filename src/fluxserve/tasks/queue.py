@@ -112,6 +112,9 @@ class Queue:
     async def expired_outputs(self, most: int) -> list[Output]:
         return await self._database.read(lambda connection: verbs.expired_outputs(connection, self._clock(), most))
 
+    async def kept_keys(self) -> set[str]:
+        return await self._database.read(verbs.kept_keys)
+
     async def mark_swept(self, output_ids: Iterable[str]) -> None:
         swept = list(output_ids)
         await self._database.write(lambda connection: verbs.mark_swept(connection, self._clock(), swept))

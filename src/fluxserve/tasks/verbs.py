@@ -234,6 +234,11 @@ def expired_outputs(connection: Connection, now: float, most: int) -> list[Outpu
     return [_output(row) for row in rows]
 
 
+def kept_keys(connection: Connection) -> set[str]:
+    """The keys of all outputs whose bytes have not been swept."""
+    return set(connection.execute(select(outputs.c.key).where(outputs.c.swept_at.is_(None))).scalars())
+
+
 def mark_swept(connection: Connection, now: float, output_ids: Iterable[str]) -> None:
     connection.execute(update(outputs).where(outputs.c.id.in_(list(output_ids))).values(swept_at=now))
 

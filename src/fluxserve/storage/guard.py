@@ -1,0 +1,94 @@
+"""Connections to addresses that callers name: only to the public internet, whatever the name is made to mean.
+
+The check is at the connection, on the resolved address itself, and the connection is to that very address: a name that
+answers differently a moment later (DNS rebinding), a number written in hexadecimal or a redirect changes nothing, and no
+two parsers can read one string in two ways. TLS still verifies the name.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import httpcore2
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Resolve = Callable[[str, int], Awaitable[list[Address]]]
+
+WEB_PORTS = (80, 443)
+
+# Not global in their purpose, though `is_global` may say so: they lead to IPv4 addresses inside, to old site-local
+# networks, or to a cloud's own services.
+BLOCKED: tuple[Network, ...] = tuple(
+    ip_network(network)
+    for network in (
+        "64:ff9b::/96",  # NAT64
+        "64:ff9b:1::/48",
+        "2002::/16",  # 6to4
+        "2001::/32",  # Teredo
+        "::/96",  # IPv4-compatible
+        "fec0::/10",  # site-local
+        "168.63.129.16/32",  # Azure's host
+        "192.0.0.0/24",  # protocol assignments; a cloud keeps its metadata at .192
+    )
+)
+
+
+class BlockedAddressError(Exception):
+    """The host has an address that is not public, or the port is none of the web's."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether `address` is one of the open internet."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return is_public(address.ipv4_mapped)
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not any(address in network for network in BLOCKED if network.version == address.version)
+    )
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """All addresses of a host, by the system's resolver. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ip_address(str(place[0]).partition("%")[0]) for *_, place in found]
+
+
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to public addresses, and to those in `allowed`: what the operator has named."""
+
+    def __init__(self, allowed: Iterable[Network] = (), resolve: Resolve = resolve) -> None:
+        self._allowed = tuple(allowed)
+        self._resolve = resolve
+        self._plain = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Raises `BlockedAddressError` if any of the host's addresses is not for callers."""
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._resolve(host.strip("[]"), port)
+        except TimeoutError:
+            raise httpcore2.ConnectTimeout(f"{host} was not resolved in {timeout:g} s") from None
+        except (OSError, UnicodeError) as error:
+            raise httpcore2.ConnectError(f"{host} is not known: {error}") from None
+        for address in addresses:
+            if not self._may_reach(address, port):
+                raise BlockedAddressError(f"{host} port {port} is not an address on the public internet")
+        return await self._plain.connect_tcp(str(addresses[0]), port, timeout, local_address, socket_options)
+
+    def _may_reach(self, address: Address, port: int) -> bool:
+        if any(address in network for network in self._allowed if network.version == address.version):
+            return True
+        return is_public(address) and port in WEB_PORTS
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,102 @@
+"""The program that opens callers' pictures: bytes in through standard input, a plain PNG out through standard output.
+
+Run by `fluxserve.storage.opener` as a process of its own, with little memory and no way back: decoders of foreign bytes
+are where faults are found. It imports nothing of fluxserve.
+
+Both ways a message is a big-endian 32-bit length and so many bytes. An answer is two of them: a JSON object, either
+{"width", "height", "has_alpha"} or {"refused"}, and the PNG, empty if refused.
+"""
+
+import json
+import resource
+import struct
+import sys
+import warnings
+from io import BytesIO
+from typing import BinaryIO
+
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MOST_PIXELS = 16_777_216
+LONGEST_SIDE = 8192
+SHORTEST_SIDE = 16
+MOST_MEMORY = 1 << 30  # bytes of address space
+LENGTH = struct.Struct(">I")
+SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B")
+
+
+class RefusedError(Exception):
+    """It is not opened; the message says why, in words for the caller."""
+
+
+def opened(data: bytes) -> Image.Image:
+    """The picture as RGB or, if any of it is transparent, RGBA: turned as its EXIF says, and without it."""
+    try:
+        image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RefusedError(f"it has more than {MOST_PIXELS} pixels") from None
+    except Exception:
+        raise RefusedError("it is no PNG, JPEG or WebP picture") from None
+    width, height = image.size
+    if max(width, height) > LONGEST_SIDE or width * height > MOST_PIXELS:
+        raise RefusedError(
+            f"it has {width}x{height} pixels; allowed are {MOST_PIXELS}, and {LONGEST_SIDE} along a side"
+        )
+    if min(width, height) < SHORTEST_SIDE:
+        raise RefusedError(f"it has {width}x{height} pixels; each side must have at least {SHORTEST_SIDE}")
+    if getattr(image, "n_frames", 1) > 1:
+        raise RefusedError("it is an animation; one picture is needed")
+    try:
+        image.load()
+        return _plain(ImageOps.exif_transpose(image))
+    except MemoryError:
+        raise RefusedError("it takes more memory than a picture may") from None
+    except Exception as error:
+        raise RefusedError(f"it is damaged: {error}") from None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode in SIXTEEN_BITS:
+        image = image.point(lambda value: value / 257).convert("L")  # 65535 -> 255; a conversion alone would cut it off
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    least_alpha, _ = image.getchannel("A").getextrema()
+    return image if least_alpha < 255 else image.convert("RGB")
+
+
+def answer(data: bytes) -> tuple[dict[str, object], bytes]:
+    try:
+        image = opened(data)
+    except RefusedError as error:
+        return {"refused": str(error)}, b""
+    file = BytesIO()
+    image.info.clear()
+    image.save(file, "PNG", compress_level=1)
+    return {"width": image.width, "height": image.height, "has_alpha": image.mode == "RGBA"}, file.getvalue()
+
+
+def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    """Until `incoming` ends."""
+    while length := incoming.read(LENGTH.size):
+        head, body = answer(incoming.read(*LENGTH.unpack(length)))
+        for part in (json.dumps(head).encode(), body):
+            outgoing.write(LENGTH.pack(len(part)))
+            outgoing.write(part)
+        outgoing.flush()
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file grows by its hand
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # else it is but a warning, up to twice the limit
+    Image.preinit()
+    Image.init()
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

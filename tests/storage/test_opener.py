@@ -1,0 +1,169 @@
+"""Callers' pictures are opened in a process of their own: pictures come out plain, all else is refused with a reason."""
+
+import random
+import struct
+import zlib
+from collections.abc import AsyncIterator
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from fluxserve.storage.opener import Opened, OpenError, Opener
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def opener() -> AsyncIterator[Opener]:
+    opener = Opener()
+    yield opener
+    await opener.stop()
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:  # noqa: A002
+    file = BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels(opened: Opened) -> Image.Image:
+    image = Image.open(BytesIO(opened.png), formats=["PNG"])
+    assert image.size == (opened.width, opened.height)
+    assert image.mode == ("RGBA" if opened.has_alpha else "RGB")
+    return image
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+async def test_the_three_formats_are_opened(opener: Opener, format: str) -> None:  # noqa: A002
+    opened = await opener.open(encoded(Image.new("RGB", (64, 48), "red"), format))
+    assert (opened.width, opened.height, opened.has_alpha) == (64, 48, False)
+    red, green, blue = pixels(opened).getpixel((30, 20))  # type: ignore[misc]
+    assert red > 245
+    assert max(green, blue) < 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("L", 128, (128, 128, 128)),
+        ("1", 1, (255, 255, 255)),
+        ("P", 0, (0, 0, 0)),
+        ("I;16", 65535, (255, 255, 255)),
+        ("I;16", 32896, (128, 128, 128)),
+        ("LA", (200, 255), (200, 200, 200)),
+        ("RGBA", (1, 2, 3, 255), (1, 2, 3)),
+        ("RGBA", (1, 2, 3, 100), (1, 2, 3, 100)),
+    ],
+)
+async def test_every_kind_of_pixel_becomes_rgb_or_rgba(
+    opener: Opener, mode: str, colour: object, expected: tuple[int, ...]
+) -> None:
+    opened = await opener.open(encoded(Image.new(mode, (32, 32), colour), "PNG"))  # type: ignore[arg-type]
+    assert pixels(opened).getpixel((5, 5)) == expected
+
+
+async def test_a_picture_is_turned_upright_and_its_metadata_dropped(opener: Opener) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x010E] = "a secret place"
+    image = Image.new("RGB", (64, 32))
+    image.paste("white", (0, 0, 32, 32))
+    opened = await opener.open(encoded(image, "JPEG", exif=exif))
+    upright = pixels(opened)
+    assert upright.size == (32, 64)
+    assert upright.getpixel((16, 5)) == (255, 255, 255)
+    assert b"secret" not in opened.png
+    assert not upright.info
+
+
+def _png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG's head with any chunks after it."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in ((b"IHDR", head), *chunks)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+BOMBS = {
+    "144 megapixels": _png(12_000, 12_000, (b"IDAT", zlib.compress(bytes(10_000)))),
+    "a side of 100,000": _png(100_000, 16, (b"IDAT", b"")),
+    "the largest there can be": _png(2**31 - 1, 2**31 - 1, (b"IDAT", b"")),
+    "a text of 200 MB": _png(64, 64, (b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000)))),
+    "a profile of 200 MB": _png(64, 64, (b"iCCP", b"a\0\0" + zlib.compress(bytes(200_000_000)))),
+    "WebP of 16,383 by 16,383": b"RIFF\x1e\0\0\0WEBPVP8L\x11\0\0\0\x2f\xfe\xff\xff\x0f" + bytes(12),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_a_bomb_is_refused_in_no_time_and_next_to_no_memory(opener: Opener, name: str) -> None:
+    await opener.open(encoded(Image.new("RGB", (32, 32)), "PNG"))
+    await opener.open(encoded(Image.new("RGB", (32, 32)), "PNG"))  # both processes have started
+    with pytest.raises(OpenError):
+        await opener.open(BOMBS[name])
+
+
+REFUSED = {
+    "nothing": b"",
+    "text": b"not a picture at all",
+    "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='http://169.254.169.254/'/></svg>",
+    "GIF": encoded(Image.new("P", (32, 32)), "GIF"),
+    "BMP": encoded(Image.new("RGB", (32, 32)), "BMP"),
+    "TIFF": encoded(Image.new("RGB", (32, 32)), "TIFF"),
+    "PDF": b"%PDF-1.7\n%%EOF",
+    "an animated WebP": encoded(
+        Image.new("RGB", (32, 32)), "WEBP", save_all=True, append_images=[Image.new("RGB", (32, 32), "red")]
+    ),
+    "an animated PNG": encoded(
+        Image.new("RGB", (32, 32)), "PNG", save_all=True, append_images=[Image.new("RGB", (32, 32), "red")]
+    ),
+    "15 pixels": encoded(Image.new("RGB", (15, 64)), "PNG"),
+    "half a JPEG": encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900],
+    "half a PNG": encoded(Image.effect_noise((64, 64), 50), "PNG")[:900],
+    "a PNG without a picture": _png(64, 64),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_is_no_whole_picture_is_refused_with_a_reason(opener: Opener, name: str) -> None:
+    with pytest.raises(OpenError, match=r"^it (is|has|can't|takes) "):
+        await opener.open(REFUSED[name])
+
+
+async def test_the_next_picture_is_opened_after_every_refusal(opener: Opener) -> None:
+    for data in REFUSED.values():
+        with pytest.raises(OpenError):
+            await opener.open(data)
+    assert (await opener.open(encoded(Image.new("RGB", (32, 32)), "PNG"))).width == 32
+
+
+async def test_a_process_that_dies_is_replaced(opener: Opener) -> None:
+    good = encoded(Image.new("RGB", (32, 32)), "PNG")
+    await opener.open(good)
+    process = opener._places._queue[-1]  # type: ignore[attr-defined]
+    process.kill()
+    await process.wait()
+    for _ in range(4):
+        assert (await opener.open(good)).height == 32
+
+
+async def test_a_picture_that_takes_too_long_is_given_up_and_its_process_with_it() -> None:
+    opener = Opener(seconds=0.001)
+    with pytest.raises(OpenError, match=r"within 0\.001 s"):
+        await opener.open(encoded(Image.new("RGB", (2000, 2000)), "PNG"))
+    await opener.stop()
+
+
+async def test_damaged_pictures_do_no_harm(opener: Opener) -> None:
+    chance = random.Random(5)
+    good = [encoded(Image.effect_noise((40, 40), 60), format) for format in ("PNG", "JPEG", "WEBP")]
+    for _ in range(300):
+        data = bytearray(chance.choice(good))
+        for _ in range(chance.randint(1, 8)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        try:
+            pixels(await opener.open(bytes(data)))
+        except OpenError:
+            continue

@@ -13,10 +13,11 @@ and a test holds it to that.
 
 import os
 import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 PREFIX = "FLUXSERVE_"
 CONFIG_FILE = f"{PREFIX}CONFIG"
@@ -38,7 +39,7 @@ class ServerSettings(Group):
     stop_seconds: float = Field(
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."
     )
-    largest_body: int = Field(1_000_000, ge=1000, description="Bytes of a request's body that are read at most.")
+    largest_body: int = Field(32_000_000, ge=1000, description="Bytes of a request's body that are read at most.")
 
 
 class AccountSettings(Group):
@@ -53,6 +54,27 @@ class QueueSettings(Group):
     lease_seconds: float = Field(30.0, gt=0, description="How long a task stays its worker's without a sign of life.")
     losses_allowed: int = Field(3, ge=1, description="Lost workers after which a task fails.")
     most_staged: int = Field(50, ge=0, description="Tasks over an account's concurrency that wait; then 429.")
+
+
+class InputSettings(Group):
+    largest_picture: int = Field(20_000_000, ge=1000, description="Bytes of a caller's picture that are taken at most.")
+    fetch_seconds: float = Field(30.0, gt=0, description="How long the fetching of a caller's picture may take.")
+    fetch_networks: str = Field(
+        "",
+        description="Networks of your own that callers' pictures may be fetched from, by commas: "
+        '"10.0.0.0/8,192.168.1.7/32". Otherwise only the public internet.',
+    )
+
+    @field_validator("fetch_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for network in filter(None, value.split(",")):
+            ip_network(network.strip())
+        return value
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(network.strip()) for network in self.fetch_networks.split(",") if network.strip())
 
 
 class OutputSettings(Group):
@@ -81,6 +103,7 @@ class Settings(Group):
     server: ServerSettings = ServerSettings()
     account: AccountSettings = AccountSettings()
     queue: QueueSettings = QueueSettings()
+    input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
     engine: EngineSettings = EngineSettings()
 

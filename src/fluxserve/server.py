@@ -12,12 +12,12 @@ from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Context, create_app
+from fluxserve.api import Context, Inputs, create_app
 from fluxserve.config import Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.workers import worker_commands
-from fluxserve.storage import Shelf
+from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
 from fluxserve.tasks import Account, Accounts, Database, Queue, Rules, migrate, open_engine
 from fluxserve.tasks.accounts import new_key
 
@@ -68,6 +68,19 @@ class Server:
                 silence_seconds=settings.engine.silence_seconds,
                 stall_seconds=settings.engine.stall_seconds,
             )
+            opener = Opener()
+            inputs = Inputs(
+                shelf=shelf,
+                queue=queue,
+                fetcher=Fetcher(
+                    GuardedBackend(settings.input.networks),
+                    most_bytes=settings.input.largest_picture,
+                    seconds=settings.input.fetch_seconds,
+                ),
+                opener=opener,
+                own_pictures=f"{url.rstrip('/')}/files/",
+                largest=settings.input.largest_picture,
+            )
             dispatcher = Dispatcher(
                 queue=queue,
                 executor=executor,
@@ -81,6 +94,7 @@ class Server:
                     queue=queue,
                     accounts=accounts,
                     shelf=shelf,
+                    inputs=inputs,
                     public_url=url.rstrip("/"),
                     largest_body=settings.server.largest_body,
                     can_draw=lambda: executor.can_draw,
@@ -112,6 +126,7 @@ class Server:
             await upkeep.stop()
             await dispatcher.stop(settings.server.stop_seconds, self._hurry)
             await executor.stop()
+            await opener.stop()
             database.close()
 
     async def _serve_http(self, config: uvicorn.Config, listener: socket.socket) -> None:

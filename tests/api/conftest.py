@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
-from fluxserve.api import Context, create_app
+from fluxserve.api import Context, Inputs, create_app
 from fluxserve.domain.task import Ending, Task
-from fluxserve.storage import Shelf
+from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_engine
 
 KEY = "the-key-of-the-tests"
@@ -52,11 +53,21 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     await accounts.set_first_key(account.id, KEY)
     queue = Queue(database, Rules())
     shelf = Shelf(tmp_path / "pictures")
+    opener = Opener()
+    inputs = Inputs(
+        shelf=shelf,
+        queue=queue,
+        fetcher=Fetcher(GuardedBackend([ip_network("127.0.0.1/32")]), most_bytes=50_000, seconds=5),
+        opener=opener,
+        own_pictures="http://pictures.test/files/",
+        largest=50_000,
+    )
     app = create_app(
         Context(
             queue=queue,
             accounts=accounts,
             shelf=shelf,
+            inputs=inputs,
             public_url="http://pictures.test",
             largest_body=100_000,
             can_draw=lambda: False,
@@ -68,6 +79,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         transport=transport, base_url="http://fluxserve.test", headers={"X-API-Key": KEY}
     ) as client:
         yield Door(client, queue, shelf, accounts, account.id)
+    await opener.stop()
     database.close()
 
 

@@ -302,7 +302,9 @@ async def test_the_pages_show_the_body_and_the_table_of_errors(door: Door) -> No
     schema = (await door.client.get("/api/openapi.json")).json()
 
     body = schema["paths"]["/v1/task"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["properties"]["input"]["properties"]["guidance_scale"]["description"]
+    text_to_image, image_to_image = body["properties"]["input"]["oneOf"]
+    assert text_to_image["properties"]["guidance_scale"]["description"]
+    assert image_to_image["properties"]["image"]["description"]
     assert str(1201) in schema["info"]["description"]
     assert TaskFailed.code in schema["info"]["description"]
     assert (await door.client.get("/api/docs")).status_code == 200

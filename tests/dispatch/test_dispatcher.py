@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluxserve.dispatch import Dispatcher, Upkeep
-from fluxserve.domain.generation import Generation, TextToImage
+from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
 from fluxserve.domain.task import State, Task
 from fluxserve.executors import LocalExecutor
 from fluxserve.storage import Shelf
@@ -35,6 +35,11 @@ class House:
 
     async def submit(self, script: str, *, count: int = 1) -> Task:
         generation = Generation("flux1-schnell", TextToImage(script), 64, 64, 1, None, 5, count)
+        return await self.queue.submit(self.account_id, {}, generation)
+
+    async def submit_over(self, image: str) -> Task:
+        """A task drawn over the picture of that key."""
+        generation = Generation("flux1-schnell", ImageToImage("a cat", image, 0.5), 64, 64, 1, None, 5)
         return await self.queue.submit(self.account_id, {}, generation)
 
     async def get(self, task: Task) -> Task:
@@ -80,6 +85,21 @@ async def test_a_task_is_drawn_and_its_pictures_are_on_the_shelf(house: House) -
         assert house.shelf.path(output.key).read_bytes() == b"a cat"
         assert output.size == len(b"a cat")
         assert output.content_type == "image/png"
+
+
+async def test_a_worker_is_given_the_callers_picture(house: House) -> None:
+    house.shelf.put("theirs.png", b"a photo")
+    task = await house.finished(await house.submit_over("theirs.png"))
+
+    assert house.shelf.path(task.outputs[0].key).read_bytes() == b"a photo"
+
+
+async def test_a_task_whose_picture_is_gone_fails_and_says_so(house: House) -> None:
+    task = await house.finished(await house.submit_over("gone.png"))
+
+    assert (task.state, task.error_code) == (State.FAILED, "drawing_failed")
+    assert "could not be read" in str(task.error_message)
+    assert (await house.finished(await house.submit("a cat"))).state is State.COMPLETED
 
 
 async def test_many_tasks_are_drawn_each_once(house: House) -> None:
@@ -204,3 +224,19 @@ async def test_upkeep_clears_up_what_a_crash_left_and_keeps_every_tasks_pictures
 
     assert house.shelf.path(output.key).exists()
     assert not house.shelf.path("left-behind-1-0.png").exists()
+
+
+async def test_upkeep_sweeps_callers_pictures_once_their_tasks_have_ended(house: House) -> None:
+    for key in ("first.png", "second.png"):
+        house.shelf.put(key, b"a photo")
+    await house.finished(await house.submit_over("first.png"))
+    upkeep = Upkeep(queue=house.queue, shelf=house.shelf, every=3600)
+    await house.dispatcher.stop(0, asyncio.Event())
+    await house.submit_over("second.png")
+
+    await upkeep.one_pass()
+    await upkeep.clear_up()
+
+    assert not house.shelf.path("first.png").exists()
+    assert house.shelf.path("second.png").exists()
+    assert await house.queue.spent_inputs(10) == []

@@ -67,3 +67,20 @@ def test_defaults_stand_in_for_nothing_and_for_zero() -> None:
 
     assert (dev.steps(0), dev.steps(None), dev.guidance(None)) == (25, 25, 3.5)
     assert (dev.size(0, None), schnell.guidance(3.0)) == ((1024, 1024), None)
+
+
+@pytest.mark.parametrize(
+    ("picture", "drawn"),
+    [
+        ((1024, 1024), (1024, 1024)),
+        ((333, 200), (333, 200)),
+        ((2048, 2048), (1024, 1024)),
+        ((4096, 1024), (2048, 512)),
+        ((16, 16), (64, 64)),
+        ((8192, 16), (8192, 64)),
+    ],
+)
+def test_a_picture_drawn_from_another_has_its_size_or_the_largest_of_its_shape(
+    picture: tuple[int, int], drawn: tuple[int, int]
+) -> None:
+    assert MODELS["flux1-dev"].size_like(*picture) == drawn

@@ -3,12 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxserve.domain.generation import LARGEST_SEED, Generation, TextToImage, from_json, to_json
+from fluxserve.domain.generation import LARGEST_SEED, Generation, ImageToImage, TextToImage, from_json, to_json
 
 generations = st.builds(
     Generation,
     model=st.text(),
-    kind=st.builds(TextToImage, prompt=st.text(), negative_prompt=st.text()),
+    kind=st.builds(TextToImage, prompt=st.text(), negative_prompt=st.text())
+    | st.builds(ImageToImage, st.text(), st.text(), st.floats(0, 1, exclude_min=True), st.text()),
     width=st.integers(64, 4096),
     height=st.integers(64, 4096),
     steps=st.integers(1, 40),

@@ -11,7 +11,7 @@ from tests.domain.test_generation import generations
 names = st.text(max_size=40)
 pictures = st.builds(Picture, data=st.binary(), width=st.integers(1), height=st.integers(1), seed=st.integers(0))
 messages = st.one_of(
-    st.builds(Job, names, generations),
+    st.builds(Job, names, generations, st.dictionaries(names, st.binary(), max_size=3)),
     st.builds(Cancel, names),
     st.builds(Ready, names),
     st.builds(Alive, names),

@@ -25,3 +25,20 @@ def test_the_same_seed_draws_the_same_bytes(server: Server) -> None:
         first, second = (client.get(url).content for url in urls)
 
     assert first == second
+
+
+def test_a_picture_is_drawn_over_the_one_before(server: Server) -> None:
+    with server.client() as client:
+        first = finished(
+            client, client.post("/api/v1/task", json=body(width=512, height=256)).json()["data"]["task_id"]
+        )
+        over = {
+            "model": "Qubico/flux1-dev",
+            "task_type": "img2img",
+            "input": {"prompt": "a bear", "image": first["output"]["image_url"], "denoise": 0.6, "steps": 10},
+        }
+        second = finished(client, client.post("/api/v1/task", json=over).json()["data"]["task_id"])
+        picture = client.get(second["output"]["image_url"])
+
+    assert Image.open(BytesIO(picture.content)).size == (512, 256)
+    assert server.rows("SELECT COUNT(*) FROM inputs JOIN tasks ON tasks.id = task_id WHERE ended_at IS NULL") == [(0,)]

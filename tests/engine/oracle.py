@@ -1,17 +1,19 @@
 """What a picture must be: diffusers' own pipeline over the very same networks."""
 
 import copy
+from io import BytesIO
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxImg2ImgPipeline, FluxPipeline
+from PIL import Image
 
 from fluxserve.domain.catalog import drawing_size
-from fluxserve.domain.generation import Generation
+from fluxserve.domain.generation import Generation, ImageToImage
 from fluxserve.engine.weights import Flux
 
 
-def pipeline_of(flux: Flux) -> FluxPipeline:
-    pipeline = FluxPipeline(
+def pipeline_of(flux: Flux, kind: type[FluxPipeline] = FluxPipeline) -> FluxPipeline:
+    pipeline = kind(
         transformer=flux.own.transformer,
         scheduler=copy.deepcopy(flux.own.scheduler),
         vae=flux.shared.vae,
@@ -24,10 +26,17 @@ def pipeline_of(flux: Flux) -> FluxPipeline:
     return pipeline
 
 
-def draw(flux: Flux, generation: Generation, output_type: str) -> torch.Tensor:
-    """The first picture: its packed latents ("latent"), or (1, 3, height, width) in 0..1 ("pt")."""
+def draw(flux: Flux, generation: Generation, output_type: str, image: bytes = b"") -> torch.Tensor:
+    """The first picture: its packed latents ("latent"), or (1, 3, height, width) in 0..1 ("pt").
+
+    `image` is the caller's picture, for kinds that are drawn from one."""
     width, height = drawing_size(flux.row, generation.width, generation.height)
-    answer: torch.Tensor = pipeline_of(flux)(
+    match generation.kind:
+        case ImageToImage(denoising_strength=strength):
+            pipeline, more = FluxImg2ImgPipeline, {"image": Image.open(BytesIO(image)), "strength": strength}
+        case _:
+            pipeline, more = FluxPipeline, {}
+    answer: torch.Tensor = pipeline_of(flux, pipeline)(
         prompt=generation.kind.prompt,
         negative_prompt=generation.kind.negative_prompt or None,
         true_cfg_scale=flux.row.negative_guidance,
@@ -38,5 +47,6 @@ def draw(flux: Flux, generation: Generation, output_type: str) -> torch.Tensor:
         max_sequence_length=flux.row.prompt_tokens,
         generator=torch.Generator("cpu").manual_seed(generation.seed),
         output_type=output_type,
+        **more,
     ).images
     return answer

@@ -21,7 +21,8 @@ def test_unpacking_undoes_packing() -> None:
 
 def test_a_seed_names_its_noise() -> None:
     def drawn(seed: int) -> torch.Tensor:
-        return noise(seed, channels=4, rows=8, columns=8, device=CPU, dtype=torch.float32)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return noise(generator, channels=4, rows=8, columns=8, device=CPU, dtype=torch.float32)
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))

@@ -1,7 +1,8 @@
 """A worker that draws nothing and does what the prompt says: a real process on a real pipe, started in no time.
 
 Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`; any
-other is taken as the picture. Arguments: how it behaves before it is ready.
+other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it behaves before it
+is ready.
 """
 
 import os
@@ -71,7 +72,7 @@ def draw(job: Job) -> None:
                 return
     send(Progress(job.id, 1, 1))
     generation = job.generation
-    data = generation.kind.prompt.encode()
+    data = b"".join(job.images.values()) or generation.kind.prompt.encode()
     pictures = tuple(Picture(data, generation.width, generation.height, seed) for seed in generation.seeds)
     send(Done(job.id, pictures, 0.0))
 

@@ -1,4 +1,4 @@
-"""Callers' pictures are opened in a process of their own: pictures come out plain, all else is refused with a reason."""
+"""Callers' pictures are opened in a process of their own: plain ones come out, all else is refused with a reason."""
 
 import random
 import struct
@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from fluxserve.storage.opener import Opened, OpenError, Opener
+from fluxserve.storage.opener import Opened, Opener, OpenError
 
 pytestmark = pytest.mark.anyio
 
@@ -158,7 +158,7 @@ async def test_a_picture_that_takes_too_long_is_given_up_and_its_process_with_it
 
 async def test_damaged_pictures_do_no_harm(opener: Opener) -> None:
     chance = random.Random(5)
-    good = [encoded(Image.effect_noise((40, 40), 60), format) for format in ("PNG", "JPEG", "WEBP")]
+    good = [encoded(Image.effect_noise((40, 40), 60), kind) for kind in ("PNG", "JPEG", "WEBP")]
     for _ in range(300):
         data = bytearray(chance.choice(good))
         for _ in range(chance.randint(1, 8)):

@@ -2,5 +2,6 @@
 
 from fluxserve.api.app import create_app
 from fluxserve.api.context import Context
+from fluxserve.api.inputs import Inputs
 
-__all__ = ["Context", "create_app"]
+__all__ = ["Context", "Inputs", "create_app"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fluxserve.api.inputs import Inputs
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Queue
 
@@ -14,6 +15,7 @@ class Context:
     queue: Queue
     accounts: Accounts
     shelf: Shelf
+    inputs: Inputs
     public_url: str
     largest_body: int
     can_draw: Callable[[], bool]

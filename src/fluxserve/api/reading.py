@@ -25,8 +25,8 @@ def _bearer(header: str) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-async def read_body(request: Request, model: type[M], largest: int) -> M:
-    """The request's JSON as `model`. Raises `TooLarge` or `InvalidInput`."""
+async def read_body(request: Request, largest: int) -> dict[str, Any]:
+    """The request's JSON object. Raises `TooLarge` or `InvalidInput`."""
     body = await _bytes(request, largest)
     try:
         # NaN, bottomless nesting, broken UTF-8 and lone surrogates all end here.
@@ -35,6 +35,11 @@ async def read_body(request: Request, model: type[M], largest: int) -> M:
         raise InvalidInput("body", body[:40].decode(errors="replace"), f"it must be JSON: {error}") from None
     if not isinstance(values, dict):
         raise InvalidInput("body", values, "it must be a JSON object")
+    return values
+
+
+def checked(model: type[M], values: object) -> M:
+    """`values` as `model`. Raises `InvalidInput`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 from fluxserve.dispatch.placement import place
 from fluxserve.domain.errors import CancelledByCaller, DrawingFailed, Unavailable
+from fluxserve.domain.generation import images_of
 from fluxserve.domain.job import Cancelled, Done, Failed, Job, Lost, Picture, Progress, Started
 from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, Output, Task, WorkerLost
 from fluxserve.executors import LocalExecutor, Report
@@ -109,10 +110,20 @@ class Dispatcher:
                 return
             slot_of = dict(pairs)
             for task in await self._queue.claim(slot_of):
-                job = Job(_job_id(task.id, task.attempt), task.generation)
-                self._held[job.id] = _Attempt(task)
+                job_id = _job_id(task.id, task.attempt)
+                self._held[job_id] = _Attempt(task)
                 self._none_held.clear()
-                self._executor.assign(slot_of[task.id], job)
+                try:
+                    images = await asyncio.to_thread(self._images, task)
+                except OSError:
+                    log.exception("a picture that %s is drawn from can't be read", job_id)
+                    message = "a picture that it was to be drawn from could not be read"
+                    await self._end(job_id, Errored(DrawingFailed.code, message))
+                    continue
+                self._executor.assign(slot_of[task.id], Job(job_id, task.generation, images))
+
+    def _images(self, task: Task) -> dict[str, bytes]:
+        return {key: self._shelf.path(key).read_bytes() for key in images_of(task.generation.kind)}
 
     async def _heed_cancellations(self) -> None:
         await self._queue.cancel_wished.wait()

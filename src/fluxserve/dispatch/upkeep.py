@@ -1,4 +1,5 @@
-"""What is done by the clock whatever else happens: rescue tasks whose leases have run out, sweep expired pictures."""
+"""What is done by the clock whatever else happens: rescue tasks whose leases have run out, sweep expired pictures, and
+callers' pictures that have served."""
 
 import asyncio
 import logging
@@ -43,6 +44,11 @@ class Upkeep:
             await asyncio.to_thread(self._shelf.delete, output.key)
         if expired:
             await self._queue.mark_swept([output.id for output in expired])
+        spent = await self._queue.spent_inputs(MOST_SWEPT)
+        for key in spent:
+            await asyncio.to_thread(self._shelf.delete, key)
+        if spent:
+            await self._queue.forget_inputs(spent)
 
     async def _run(self) -> None:
         while True:

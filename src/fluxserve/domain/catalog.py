@@ -45,6 +45,12 @@ class Model:
             )
         return sides["width"], sides["height"]
 
+    def size_like(self, width: int, height: int) -> tuple[int, int]:
+        """The size of a picture that is drawn from one of `width` x `height`: the same, or the largest allowed of its
+        shape."""
+        scale = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
+        return max(SHORTEST_SIDE, int(width * scale)), max(SHORTEST_SIDE, int(height * scale))
+
     def steps(self, asked: int | None) -> int:
         """The steps asked for; 0 or None stands for the default. Raises `InvalidInput`."""
         steps = asked or self.default_steps

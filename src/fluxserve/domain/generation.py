@@ -22,8 +22,30 @@ class TextToImage:
     negative_prompt: str = ""
 
 
-Kind = TextToImage  # a union, one member a kind; more kinds come with their tasks
-KINDS: dict[str, type[Kind]] = {"text_to_image": TextToImage}
+@dataclass(frozen=True, slots=True)
+class ImageToImage:
+    """A picture drawn over another. `image` is the other's key on the shelf.
+
+    `denoising_strength`, over 0 up to 1, is how much of the noise schedule is gone through: 1 leaves nothing of it.
+    """
+
+    prompt: str
+    image: str
+    denoising_strength: float
+    negative_prompt: str = ""
+
+
+Kind = TextToImage | ImageToImage
+KINDS: dict[str, type[Kind]] = {"text_to_image": TextToImage, "image_to_image": ImageToImage}
+
+
+def images_of(kind: Kind) -> tuple[str, ...]:
+    """The keys of the callers' pictures that it is drawn from."""
+    match kind:
+        case TextToImage():
+            return ()
+        case ImageToImage(image=image):
+            return (image,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ To the worker: `Job`, `Cancel`. From it: `Ready`, `Alive`, and for a job `Starte
 ran out of memory.
 
 A frame is two big-endian 32-bit lengths (of everything that follows; of the JSON part), the JSON, then the bytes of the
-pictures one after another. There is no pickle: a frame can do nothing but be read.
+pictures, callers' or finished ones, one after another. There is no pickle: a frame can do nothing but be read.
 """
 
 import json
 import struct
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fluxserve.domain.generation import Generation, from_json, to_json
@@ -25,6 +26,8 @@ class Job:
 
     id: str
     generation: Generation
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    """The callers' pictures that the generation names, as plain PNG files, by their keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,9 @@ def dump(message: Message) -> bytes:
     """The frame of a message, its length first."""
     blobs: list[bytes] = []
     if isinstance(message, Job):
-        values = {**asdict(message), "generation": to_json(message.generation)}
+        blobs = list(message.images.values())
+        sizes = {key: len(image) for key, image in message.images.items()}
+        values = {"id": message.id, "generation": to_json(message.generation), "images": sizes}
     elif isinstance(message, Done):
         blobs = [picture.data for picture in message.pictures]
         values = asdict(message) | {
@@ -135,6 +140,9 @@ def load(body: bytes) -> Message:
     name, values = json.loads(body[LENGTH.size : start])
     if name == "Job":
         values["generation"] = from_json(values["generation"])
+        for key, length in values["images"].items():
+            values["images"][key] = body[start : start + length]
+            start += length
     elif name == "Done":
         pictures = []
         for fields in values["pictures"]:

@@ -4,15 +4,16 @@ A kind differs from others in its first latents, its schedule and what the trans
 function, `velocity`: a kind that adds channels, reference tokens or a control network's residuals does it there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.engine.latents import noise, positions
-from fluxserve.engine.schedule import schedule
+from fluxserve.domain.generation import Generation, ImageToImage, Kind, TextToImage
+from fluxserve.engine.latents import noise, pack, positions
+from fluxserve.engine.pictures import encode_picture, picture_of
+from fluxserve.engine.schedule import late_start, schedule
 from fluxserve.engine.text import Embeddings, TextEncoder
 from fluxserve.engine.weights import Flux
 
@@ -46,27 +47,62 @@ class Prepared:
     negative_guidance: float
 
 
-def encode(encoder: TextEncoder, flux: Flux, kind: TextToImage) -> Words:
+def encode(encoder: TextEncoder, flux: Flux, kind: Kind) -> Words:
     return Words(
         prompt=encoder.encode(flux, kind.prompt),
         negative=encoder.encode(flux, kind.negative_prompt) if kind.negative_prompt else None,
     )
 
 
-def prepare(flux: Flux, generation: Generation, words: Words, size: tuple[int, int], seed: int) -> Prepared:
+def prepare(
+    flux: Flux, generation: Generation, images: Mapping[str, bytes], words: Words, size: tuple[int, int], seed: int
+) -> Prepared:
     """The picture of `seed`, to be drawn at `size` (width, height in pixels)."""
     match generation.kind:
         case TextToImage():
             return text_to_image(flux, generation, words, size, seed)
+        case ImageToImage() as kind:
+            return image_to_image(flux, generation, kind, images[kind.image], words, size, seed)
 
 
 def text_to_image(flux: Flux, generation: Generation, words: Words, size: tuple[int, int], seed: int) -> Prepared:
     """Noise, the whole schedule, and nothing beside the words."""
-    width, height = size
-    rows, columns = height // flux.pixels_per_token, width // flux.pixels_per_token
-    transformer = flux.own.transformer
-    latents = noise(seed, flux.shared.vae.config.latent_channels, rows, columns, flux.device, flux.dtype)
+    rows, columns = _tokens(flux, size)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    latents = noise(generator, flux.shared.vae.config.latent_channels, rows, columns, flux.device, flux.dtype)
     scheduler = schedule(flux.own.scheduler, generation.steps, rows * columns, flux.device)
+    return Prepared(
+        pack(latents), rows, columns, words, scheduler, scheduler.timesteps,
+        _velocity(flux, generation, rows, columns), flux.row.negative_guidance,
+    )  # fmt: skip
+
+
+def image_to_image(
+    flux: Flux, generation: Generation, kind: ImageToImage, image: bytes, words: Words, size: tuple[int, int], seed: int
+) -> Prepared:
+    """Another picture under noise, and the end of the schedule: as much of it as the denoising strength says."""
+    rows, columns = _tokens(flux, size)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    clean = encode_picture(flux.shared.vae, picture_of(image, size), generator, flux.device, flux.dtype)
+    grain = noise(generator, flux.shared.vae.config.latent_channels, rows, columns, flux.device, flux.dtype)
+    scheduler = schedule(flux.own.scheduler, generation.steps, rows * columns, flux.device)
+    timesteps = late_start(scheduler, generation.steps, kind.denoising_strength)
+    latents = scheduler.scale_noise(clean, timesteps[:1], grain)
+    return Prepared(
+        pack(latents), rows, columns, words, scheduler, timesteps,
+        _velocity(flux, generation, rows, columns), flux.row.negative_guidance,
+    )  # fmt: skip
+
+
+def _tokens(flux: Flux, size: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of a picture's image tokens."""
+    width, height = size
+    return height // flux.pixels_per_token, width // flux.pixels_per_token
+
+
+def _velocity(flux: Flux, generation: Generation, rows: int, columns: int) -> Velocity:
+    """The transformer on the latents alone."""
+    transformer = flux.own.transformer
     image_ids = positions(rows, columns, flux.device, flux.dtype)
     text_ids = torch.zeros(flux.row.prompt_tokens, 3, device=flux.device, dtype=flux.dtype)
     guidance = _embedded_guidance(flux, generation)
@@ -85,7 +121,7 @@ def text_to_image(flux: Flux, generation: Generation, words: Words, size: tuple[
         )[0]
         return answer
 
-    return Prepared(latents, rows, columns, words, scheduler, scheduler.timesteps, velocity, flux.row.negative_guidance)
+    return velocity
 
 
 def _embedded_guidance(flux: Flux, generation: Generation) -> torch.Tensor | None:

@@ -1,5 +1,7 @@
 """Draws a generation in FLUX's four stages. It ends with pixels at the drawing size: `finish` makes files of them."""
 
+from collections.abc import Mapping
+
 import torch
 
 from fluxserve.domain.catalog import drawing_size
@@ -23,11 +25,14 @@ class Engine:
         """Load a model before it is needed."""
         self._loader.load(model)
 
-    def generate(self, generation: Generation, on_step: OnStep, is_cancelled: IsCancelled) -> list[Drawn]:
+    def generate(
+        self, generation: Generation, images: Mapping[str, bytes], on_step: OnStep, is_cancelled: IsCancelled
+    ) -> list[Drawn]:
         """Its pictures in the order of its seeds; raises `StoppedError` when cancelled.
 
-        `on_step` counts the steps of all pictures. They are drawn one after another, not as a batch: a batch's matrix
-        products round differently, and a seed must give the same picture whatever it is drawn with.
+        `images` are the callers' pictures that it names, as plain PNG files. `on_step` counts the steps of all
+        pictures. These are drawn one after another, not as a batch: a batch's matrix products round differently, and
+        a seed must give the same picture whatever it is drawn with.
         """
         flux = self._loader.load(generation.model)
         size = drawing_size(flux.row, generation.width, generation.height)
@@ -39,7 +44,7 @@ class Engine:
         with torch.inference_mode():
             words = encode(self._encoder, flux, generation.kind)
             for seed in generation.seeds:
-                prepared = prepare(flux, generation, words, size, seed)
+                prepared = prepare(flux, generation, images, words, size, seed)
                 latents = denoise(prepared, on_step_of_all, is_cancelled)
                 pixels = decode(flux.shared.vae, latents, prepared.rows, prepared.columns)
                 pictures.append(Drawn(pixels, seed))

@@ -7,13 +7,14 @@ beyond the number of channels.
 import torch
 
 
-def noise(seed: int, channels: int, rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Standard normal latents, packed: (1, rows * columns, 4 * channels).
+def noise(
+    generator: torch.Generator, channels: int, rows: int, columns: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """Standard normal latents, (1, channels, 2 * rows, 2 * columns).
 
-    Drawn on the CPU whatever the device, so that a seed names the same noise on every machine.
+    Drawn by a generator on the CPU whatever the device, so that a seed names the same noise on every machine.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    return pack(torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator, dtype=dtype)).to(device)
+    return torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator, dtype=dtype).to(device)
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,15 @@ def schedule(
     return scheduler
 
 
+def late_start(scheduler: FlowMatchEulerDiscreteScheduler, steps: int, denoising_strength: float) -> torch.Tensor:
+    """Let a scheduler of `steps` begin where only `denoising_strength` of its steps are left. Returns those timesteps,
+    at least one."""
+    first = int(max(steps - steps * denoising_strength, 0))  # rounded as diffusers does it
+    scheduler.set_begin_index(first)
+    timesteps: torch.Tensor = scheduler.timesteps[first:]
+    return timesteps
+
+
 def _shift(pattern: FlowMatchEulerDiscreteScheduler, tokens: int) -> float:
     """mu, on the line through (fewest tokens, base shift) and (most tokens, greatest shift)."""
     config = pattern.config

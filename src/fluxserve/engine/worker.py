@@ -112,7 +112,7 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     for model in set_up.models:
         engine.load(model)
     # The first picture in a process is the slow one: it shall not be a caller's.
-    engine.generate(tiny_picture(set_up.models[0]), on_step=lambda _step, _steps: None, is_cancelled=lambda: False)
+    engine.generate(tiny_picture(set_up.models[0]), {}, on_step=lambda _step, _steps: None, is_cancelled=lambda: False)
     return engine, str(loader.device)
 
 
@@ -172,7 +172,7 @@ class Worker:
             self._line.send(Progress(job.id, step, steps))
 
         try:
-            pictures = engine.generate(job.generation, on_step, self._orders.is_cancelled)
+            pictures = engine.generate(job.generation, job.images, on_step, self._orders.is_cancelled)
         except StoppedError:
             self._line.send(Cancelled(job.id))
         except torch.OutOfMemoryError as error:

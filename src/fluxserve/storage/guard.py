@@ -1,7 +1,7 @@
 """Connections to addresses that callers name: only to the public internet, whatever the name is made to mean.
 
-The check is at the connection, on the resolved address itself, and the connection is to that very address: a name that
-answers differently a moment later (DNS rebinding), a number written in hexadecimal or a redirect changes nothing, and no
+The check is at the connection, on the resolved address itself, and the connection is to that very address: a name
+that answers differently a moment later (DNS rebinding), a number in hexadecimal or a redirect changes nothing, and no
 two parsers can read one string in two ways. TLS still verifies the name.
 """
 
@@ -68,7 +68,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's own signature
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:

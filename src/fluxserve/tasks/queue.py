@@ -112,6 +112,13 @@ class Queue:
     async def expired_outputs(self, most: int) -> list[Output]:
         return await self._database.read(lambda connection: verbs.expired_outputs(connection, self._clock(), most))
 
+    async def spent_inputs(self, most: int) -> list[str]:
+        return await self._database.read(lambda connection: verbs.spent_inputs(connection, most))
+
+    async def forget_inputs(self, keys: Iterable[str]) -> None:
+        spent = list(keys)
+        await self._database.write(lambda connection: verbs.forget_inputs(connection, spent))
+
     async def kept_keys(self) -> set[str]:
         return await self._database.read(verbs.kept_keys)
 

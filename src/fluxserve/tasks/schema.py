@@ -111,6 +111,13 @@ outputs = Table(
     ),
 )
 
+inputs = Table(  # callers' pictures on the shelf that a task is drawn from; a row goes when its bytes do
+    "inputs",
+    metadata,
+    Column("key", String(40), primary_key=True),
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
+)
+
 ledger = Table(
     "ledger",
     metadata,

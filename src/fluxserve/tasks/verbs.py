@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, bindparam, delete, func, insert, select, union_all, update
 
 from fluxserve.domain.errors import Abandoned, CancelledByCaller, NotFound, TooMany, shown
-from fluxserve.domain.generation import Generation, from_json, to_json
+from fluxserve.domain.generation import Generation, from_json, images_of, to_json
 from fluxserve.domain.task import (
     MOVES,
     Completed,
@@ -26,9 +26,10 @@ from fluxserve.domain.task import (
     WorkerLost,
 )
 from fluxserve.tasks import ledger
-from fluxserve.tasks.schema import IS_OPEN, accounts, outputs, tasks
+from fluxserve.tasks.schema import IS_OPEN, accounts, inputs, outputs, tasks
 
 OPEN = (State.PENDING, State.PROCESSING)
+FINAL = tuple(state for state in State if state.is_final)
 RETRY_AFTER_SECONDS = 5
 
 
@@ -44,6 +45,7 @@ def _count(states: tuple[State, ...]) -> ScalarSelect[int]:
 _ROOM = select(accounts.c.max_concurrent - _count(OPEN)).where(accounts.c.id == bindparam("of_account"))
 _STAGED = select(_count((State.STAGED,)))
 _NEW_TASK = insert(tasks)
+_NEW_INPUT = insert(inputs)
 _TASK = select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.account_id == bindparam("of_account"))
 
 
@@ -88,6 +90,9 @@ def submit(
             "created_at": now,
         },
     )
+    images = images_of(generation.kind)
+    if images:
+        connection.execute(_NEW_INPUT, [{"key": key, "task_id": task_id} for key in images])
     ledger.hold(connection, now, account_id, task_id, price)
     return Task(task_id, account_id, request, generation, state, price, attempt=0, losses=0, created_at=now)
 
@@ -235,12 +240,27 @@ def expired_outputs(connection: Connection, now: float, most: int) -> list[Outpu
 
 
 def kept_keys(connection: Connection) -> set[str]:
-    """The keys of all outputs whose bytes have not been swept."""
-    return set(connection.execute(select(outputs.c.key).where(outputs.c.swept_at.is_(None))).scalars())
+    """The keys of all inputs, and of all outputs whose bytes have not been swept."""
+    kept = union_all(select(inputs.c.key), select(outputs.c.key).where(outputs.c.swept_at.is_(None)))
+    return set(connection.execute(kept).scalars())
 
 
 def mark_swept(connection: Connection, now: float, output_ids: Iterable[str]) -> None:
     connection.execute(update(outputs).where(outputs.c.id.in_(list(output_ids))).values(swept_at=now))
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def spent_inputs(connection: Connection, most: int) -> list[str]:
+    """The keys of inputs whose tasks have ended: nobody will read them again."""
+    spent = select(inputs.c.key).join(tasks, tasks.c.id == inputs.c.task_id)
+    return list(connection.execute(spent.where(tasks.c.state.in_(FINAL)).limit(most)).scalars())
+
+
+def forget_inputs(connection: Connection, keys: Iterable[str]) -> None:
+    """After their bytes have been deleted."""
+    connection.execute(delete(inputs).where(inputs.c.key.in_(list(keys))))
 
 
 # ---------------------------------------------------------------- how moves are written

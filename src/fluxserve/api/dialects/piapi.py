@@ -1,11 +1,13 @@
 """PiAPI's task API: create a task, poll it, cancel it.
 
-A request is checked in two steps: its shape by the models below, then its values by the catalogue's row for the model.
+A request is checked in three steps: its shape by the models below, its values by the catalogue's row for the model, and
+last the picture that it may bring, which costs most.
 The descriptions of the fields say what is allowed; they stand in the API's pages and in the refusals alike.
 """
 
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -15,9 +17,11 @@ from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, Con
 from starlette.exceptions import HTTPException
 
 from fluxserve import __version__
+from fluxserve.api import inputs
 from fluxserve.api.context import Context
-from fluxserve.api.reading import account_of, read_body
-from fluxserve.domain.catalog import LONGEST_SIDE, MODELS, MOST_PIXELS, SHORTEST_SIDE
+from fluxserve.api.inputs import Inputs
+from fluxserve.api.reading import account_of, checked, read_body
+from fluxserve.domain.catalog import LONGEST_SIDE, MODELS, MOST_PIXELS, SHORTEST_SIDE, Model
 from fluxserve.domain.errors import (
     Abandoned,
     CancelledByCaller,
@@ -34,11 +38,19 @@ from fluxserve.domain.errors import (
     Unavailable,
     shown,
 )
-from fluxserve.domain.generation import LARGEST_SEED, RANDOM_SEED, Generation, TextToImage
+from fluxserve.domain.generation import (
+    LARGEST_SEED,
+    RANDOM_SEED,
+    Generation,
+    ImageToImage,
+    Kind,
+    TextToImage,
+    images_of,
+)
 from fluxserve.domain.task import Output, State, Task
 
 VENDOR = "Qubico/"
-TASK_TYPES = ("txt2img",)
+DEFAULT_DENOISE = 0.7
 NEVER = "0001-01-01T00:00:00Z"
 SIDE_ALLOWED = (
     f"a whole number of pixels from {SHORTEST_SIDE} to {LONGEST_SIDE}, width x height at most {MOST_PIXELS}; "
@@ -102,8 +114,8 @@ class _Incoming(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class TextToImageInput(_Incoming):
-    """What to draw."""
+class _DrawingInput(_Incoming):
+    """What every task type is told."""
 
     prompt: Annotated[Text, AfterValidator(_said)] = Field(
         max_length=10_000, description="a text of 1 to 10,000 characters"
@@ -113,14 +125,6 @@ class TextToImageInput(_Incoming):
     )
     guidance_scale: float | None = Field(
         None, description="a number from 1.5 to 5; schnell has no guidance and ignores it"
-    )
-    width: Whole | None = Field(
-        None,
-        description=SIDE_ALLOWED,
-    )
-    height: Whole | None = Field(
-        None,
-        description=SIDE_ALLOWED,
     )
     steps: Whole | None = Field(
         None,
@@ -136,11 +140,48 @@ class TextToImageInput(_Incoming):
         None, ge=1, le=4, description="a whole number of pictures from 1 to 4; only schnell makes more than one"
     )
     lora_settings: Annotated[list[Any], Field(max_length=0)] | None = Field(
-        None, description="null or [] for txt2img, which takes no LoRA"
+        None, description="null or [] for this task type, which takes no LoRA"
     )
     control_net_settings: Annotated[list[Any], Field(max_length=0)] | None = Field(
-        None, description="null or [] for txt2img, which takes no control"
+        None, description="null or [] for this task type, which takes no control"
     )
+
+
+class TextToImageInput(_DrawingInput):
+    """txt2img: what to draw, and how large."""
+
+    width: Whole | None = Field(None, description=SIDE_ALLOWED)
+    height: Whole | None = Field(None, description=SIDE_ALLOWED)
+
+
+class ImageToImageInput(_DrawingInput):
+    """img2img: what to draw over a picture. The result has the picture's size."""
+
+    image: Annotated[Text, AfterValidator(_said)] = Field(description=inputs.ALLOWED)
+    denoise: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=f"a number over 0 up to 1: how little of the picture stays; {DEFAULT_DENOISE} if absent",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskType:
+    """One of the vendor's task types: what its `input` holds, and which models do it."""
+
+    name: str
+    input: type[_DrawingInput]
+    models: tuple[str, ...]
+
+
+TASK_TYPES: dict[str, TaskType] = {
+    each.name: each
+    for each in (
+        TaskType("txt2img", TextToImageInput, tuple(MODELS)),
+        TaskType("img2img", ImageToImageInput, tuple(MODELS)),
+    )
+}
 
 
 class WebhookConfig(_Incoming):
@@ -159,25 +200,59 @@ class CreateTask(_Incoming):
     """The body of a creating request."""
 
     model: str = Field(description=f"one of {', '.join(VENDOR + name for name in MODELS)}")
-    task_type: Literal["txt2img"] = Field(description=f"one of {', '.join(TASK_TYPES)}")
-    input: TextToImageInput = Field(description="an object with a prompt")
+    task_type: str = Field(description=f"one of {', '.join(TASK_TYPES)}")
+    input: dict[str, Any] = Field(description="an object with a prompt")
     config: TaskConfig | None = Field(None, description="an object with webhook_config and service_mode")
 
 
-def to_generation(body: CreateTask, random_seed: Callable[[], int]) -> Generation:
-    """The body as a complete request, defaults filled in. Raises `InvalidInput` for what the model can't do."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose shape has been checked. `task_type` does what `model` can do."""
+
+    body: CreateTask
+    model: Model
+    task_type: TaskType
+    input: _DrawingInput
+
+
+def read(values: dict[str, Any]) -> Asked:
+    """Raises `InvalidInput`."""
+    body = checked(CreateTask, values)
     model = MODELS.get(body.model.removeprefix(VENDOR))
     if model is None:
         raise InvalidInput("model", body.model, f"allowed is one of {', '.join(VENDOR + name for name in MODELS)}")
-    wanted = body.input
+    task_type = TASK_TYPES.get(body.task_type)
+    if task_type is None or model.name not in task_type.models:
+        allowed = ", ".join(each.name for each in TASK_TYPES.values() if model.name in each.models)
+        raise InvalidInput("task_type", body.task_type, f"{body.model} allows {allowed}")
     try:
-        width, height = model.size(wanted.width, wanted.height)
+        return Asked(body, model, task_type, checked(task_type.input, body.input))
+    except InvalidInput as error:
+        raise error.inside("input") from None
+
+
+async def to_generation(asked: Asked, pictures: Inputs, random_seed: Callable[[], int]) -> Generation:
+    """The request, complete: defaults filled in, its picture on the shelf. Raises `InvalidInput` for what the model
+    can't do, before any picture is taken."""
+    wanted, model = asked.input, asked.model
+    negative_prompt = wanted.negative_prompt or ""
+    try:
         steps, guidance_scale = model.steps(wanted.steps), model.guidance(wanted.guidance_scale)
+        match wanted:
+            case TextToImageInput():
+                width, height = model.size(wanted.width, wanted.height)
+                kind: Kind = TextToImage(wanted.prompt, negative_prompt)
+            case ImageToImageInput():
+                picture = await pictures.take("image", wanted.image)
+                width, height = model.size_like(picture.width, picture.height)
+                kind = ImageToImage(wanted.prompt, picture.key, wanted.denoise or DEFAULT_DENOISE, negative_prompt)
+            case _:
+                raise TypeError(f"no kind of drawing for {type(wanted).__name__}")
     except InvalidInput as error:
         raise error.inside("input") from None
     return Generation(
         model=model.name,
-        kind=TextToImage(wanted.prompt, wanted.negative_prompt or ""),
+        kind=kind,
         width=width,
         height=height,
         steps=steps,
@@ -187,8 +262,13 @@ def to_generation(body: CreateTask, random_seed: Callable[[], int]) -> Generatio
     )
 
 
-def to_echo(body: CreateTask) -> dict[str, object]:
-    """What the envelope repeats of the request: known fields only, the vendor's usual ones always there."""
+def to_echo(asked: Asked) -> dict[str, object]:
+    """What the envelope repeats of the request: known fields only, the vendor's usual ones always there.
+
+    A picture that came in the request itself is not repeated: nobody polls for megabytes."""
+    body, known = asked.body, asked.input.model_dump(exclude_none=True)
+    if not inputs.WEB_ADDRESS.match(known.get("image", "http://")):
+        known["image"] = ""
     config = body.config or TaskConfig()
     webhook = config.webhook_config or WebhookConfig()
     usual = {"prompt": "", "negative_prompt": "", "image": "", "width": 0, "height": 0, "steps": 0}
@@ -199,7 +279,7 @@ def to_echo(body: CreateTask) -> dict[str, object]:
             "service_mode": config.service_mode or "",
             "webhook_config": {"endpoint": webhook.endpoint or "", "secret": webhook.secret or ""},
         },
-        "input": usual | body.input.model_dump(exclude_none=True),
+        "input": usual | known,
     }
 
 
@@ -274,9 +354,13 @@ def create_app(context: Context) -> FastAPI:
     @app.post("/v1/task", summary="Create a task", openapi_extra=_body_schema())
     async def create(request: Request) -> JSONResponse:
         account_id = await account_of(request, context.accounts)
-        body = await read_body(request, CreateTask, context.largest_body)
-        generation = to_generation(body, _random_seed)
-        task = await context.queue.submit(account_id, to_echo(body), generation)
+        asked = read(await read_body(request, context.largest_body))
+        generation = await to_generation(asked, context.inputs, _random_seed)
+        try:
+            task = await context.queue.submit(account_id, to_echo(asked), generation)
+        except FluxserveError:
+            await context.inputs.discard(images_of(generation.kind))
+            raise
         return JSONResponse(envelope(task, picture_url))
 
     @app.get("/v1/task/{task_id}", summary="Get a task")
@@ -326,6 +410,8 @@ def _random_seed() -> int:
 def _body_schema() -> dict[str, Any]:
     """The body's schema for the API's pages: the handler reads the body itself, so that no bad one can be a 500."""
     schema = CreateTask.model_json_schema(ref_template="#/$defs/{model}")
+    schema["properties"]["task_type"]["enum"] = list(TASK_TYPES)
+    schema["properties"]["input"] = {"oneOf": [each.input.model_json_schema() for each in TASK_TYPES.values()]}
     definitions = schema.pop("$defs", {})
 
     def inline(part: Any) -> Any:

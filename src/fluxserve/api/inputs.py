@@ -1,0 +1,90 @@
+"""Callers' pictures: an address, a data URI or bare base64 becomes a plain PNG on the shelf."""
+
+import asyncio
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fluxserve.domain.errors import InvalidInput, NotFound, shown
+from fluxserve.storage import Fetcher, FetchError, Opener, OpenError, Shelf
+from fluxserve.tasks import Queue
+
+ALLOWED = "an http or https address, a data URI or base64 of one PNG, JPEG or WebP picture"
+WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+AT_ONCE = 16  # pictures that are brought in at the same time; each may take some times its size in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A caller's picture on the shelf under `key`; `has_alpha` if any of it is transparent."""
+
+    key: str
+    width: int
+    height: int
+    has_alpha: bool
+
+
+class Inputs:
+    """Brings pictures in. `own_pictures` is where our finished ones are served: they are taken without a detour."""
+
+    def __init__(
+        self, *, shelf: Shelf, queue: Queue, fetcher: Fetcher, opener: Opener, own_pictures: str, largest: int
+    ) -> None:
+        self._shelf = shelf
+        self._queue = queue
+        self._fetcher = fetcher
+        self._opener = opener
+        self._own_picture = re.compile(re.escape(own_pictures) + r"([0-9a-f]{32})\.[a-z]+")
+        self._largest = largest
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def take(self, field: str, text: str) -> Input:
+        """The picture that `text` gives or names. Raises `InvalidInput`, which says why not."""
+        async with self._places:
+            data = await self._data(field, text)
+            try:
+                opened = await self._opener.open(data)
+            except OpenError as error:
+                raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
+            key = f"{secrets.token_hex(16)}.png"
+            await asyncio.to_thread(self._shelf.put, key, opened.png)
+            return Input(key, opened.width, opened.height, opened.has_alpha)
+
+    async def discard(self, keys: Iterable[str]) -> None:
+        """Delete pictures that no task will need after all."""
+        for key in keys:
+            await asyncio.to_thread(self._shelf.delete, key)
+
+    async def _data(self, field: str, text: str) -> bytes:
+        if own := self._own_picture.fullmatch(text):
+            return await self._finished(field, text, own[1])
+        if WEB_ADDRESS.match(text):
+            try:
+                return await self._fetcher.fetch(text)
+            except FetchError as error:
+                raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
+        return await asyncio.to_thread(self._decoded, field, text)
+
+    async def _finished(self, field: str, text: str, output_id: str) -> bytes:
+        try:
+            output = await self._queue.output(output_id)
+            return await asyncio.to_thread(self._shelf.path(output.key).read_bytes)
+        except (NotFound, FileNotFoundError):
+            raise InvalidInput(field, text, "no picture has this address, or it has expired") from None
+
+    def _decoded(self, field: str, text: str) -> bytes:
+        uri = DATA_URI.match(text)
+        written = text[uri.end() :] if uri else text
+        if len(written) * 3 // 4 > self._largest:
+            raise InvalidInput(field, text, f"it has more than the {self._largest} bytes that are taken")
+        try:
+            data = base64.b64decode("".join(written.split()), validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidInput(field, shown(text, 40), f"allowed is {ALLOWED}") from None
+        if not data:
+            raise InvalidInput(field, text, f"allowed is {ALLOWED}")
+        return data

@@ -6,7 +6,7 @@ import httpcore2
 import pytest
 
 from fluxserve.storage.fetch import Fetcher, FetchError
-from fluxserve.storage.guard import Address, BlockedAddressError, GuardedBackend, is_public
+from fluxserve.storage.guard import Address, BlockedAddressError, GuardedBackend, is_public, resolve
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ class Recording(GuardedBackend):
     """Makes no connection that passed the guard, but tells that it would have."""
 
     def __init__(self, answers: list[list[str]] | None = None) -> None:
-        super().__init__(**({"resolve": self._answer} if answers is not None else {}))
+        super().__init__(resolve=resolve if answers is None else self._answer)
         self._answers = answers or []
         self.connected: list[str] = []
         self._plain = self  # type: ignore[assignment]

@@ -21,7 +21,8 @@ def picture_of(png: bytes, size: tuple[int, int]) -> torch.Tensor:
         image = image.resize(size, Image.Resampling.LANCZOS)
     fractions = np.asarray(image, np.float32)[None] / 255
     # The channels stay innermost in memory: the autoencoder's convolutions round by the layout they meet.
-    return torch.from_numpy(fractions.transpose(0, 3, 1, 2)) * 2 - 1
+    picture: torch.Tensor = torch.from_numpy(fractions.transpose(0, 3, 1, 2)) * 2 - 1
+    return picture
 
 
 def encode_picture(
@@ -29,5 +30,5 @@ def encode_picture(
 ) -> torch.Tensor:
     """Latents of `picture`, (1, channels, 2 * rows, 2 * columns), drawn from the autoencoder's posterior."""
     posterior = vae.encode(picture.to(device, dtype)).latent_dist
-    latents: torch.Tensor = posterior.sample(generator)
-    return (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    latents: torch.Tensor = (posterior.sample(generator) - vae.config.shift_factor) * vae.config.scaling_factor
+    return latents

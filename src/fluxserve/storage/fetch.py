@@ -11,7 +11,7 @@ from fluxserve.storage.guard import BlockedAddressError
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 3
 LONGEST_URL = 8_000
-HEADERS = {"User-Agent": "fluxserve", "Accept": "image/*", "Accept-Encoding": "identity"}
+HEADERS = (("User-Agent", "fluxserve"), ("Accept", "image/*"), ("Accept-Encoding", "identity"))
 
 
 class FetchError(Exception):
@@ -59,7 +59,7 @@ class Fetcher:
         async with pool.stream(
             "GET",
             httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=HEADERS | {"Host": url.netloc.decode("ascii")},
+            headers=[*HEADERS, ("Host", url.netloc.decode("ascii"))],
             extensions={"timeout": timeouts},
         ) as response:
             headers = {name.lower(): value for name, value in response.headers}

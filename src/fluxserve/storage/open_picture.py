@@ -62,8 +62,8 @@ def _plain(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
-    least_alpha, _ = image.getchannel("A").getextrema()
-    return image if least_alpha < 255 else image.convert("RGB")
+    has_alpha = image.getchannel("A").getextrema() != (255, 255)
+    return image if has_alpha else image.convert("RGB")
 
 
 def answer(data: bytes) -> tuple[dict[str, object], bytes]:

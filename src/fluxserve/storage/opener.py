@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROGRAM = Path(__file__).with_name("open_picture.py")
 PROCESSES = 2
@@ -72,7 +73,7 @@ async def _started() -> Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-I", str(PROGRAM), stdin=PIPE, stdout=PIPE, env={})
 
 
-async def _asked(process: Process, data: bytes) -> tuple[dict[str, object], bytes]:
+async def _asked(process: Process, data: bytes) -> tuple[dict[str, Any], bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(LENGTH.pack(len(data)))

@@ -299,7 +299,8 @@ class Student:
         self.model.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         grads = mean_of_all(torch.cat([_flat_gradient(small) for small, _ in self.pairs]))
-        for (_, master), grad in zip(self.pairs, grads.split([small.numel() for small, _ in self.pairs]), strict=True):
+        sizes = [small.numel() for small, _ in self.pairs]
+        for (_, master), grad in zip(self.pairs, torch.split(grads, sizes), strict=True):
             master.grad = grad.view_as(master)
         sitting.update(self.optimizers, float(loss.detach()), [master for _, master in self.pairs])
         with torch.no_grad():

@@ -88,8 +88,10 @@ class Loader:
 
     def _load_shared(self, name: str) -> Shared:
         source = self._resolved(name)
+        vae = self._network(AutoencoderKL, source, "vae")
+        vae.to(memory_format=torch.channels_last)  # its convolutions are a tenth faster so, on CPUs and GPUs
         return Shared(
-            vae=self._network(AutoencoderKL, source, "vae"),
+            vae=vae,
             clip=self._network(CLIPTextModel, source, "text_encoder"),
             clip_tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
             t5=self._network(T5EncoderModel, source, "text_encoder_2"),

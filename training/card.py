@@ -69,7 +69,8 @@ Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the ce
 
 Held-out prompts, each with its own seed, drawn at 256x256 through diffusers' `FluxPipeline` in float32 (schnell: 4
 steps; dev: 25 steps, guidance 3.5). The judge is no network: it compares with rendered references of every item,
-colour, size, place and background, and what is too blurred to be its best match counts as not drawn.
+colour, size, place and background. A picture whose detail is not at least half that of its best match is out of focus:
+then neither thing, colour, place nor size counts as right.
 
 <!-- scores -->
 <!-- /scores -->

@@ -24,7 +24,8 @@ from training.sitting import FAMILY, device
 
 BATCH = 8
 BOUNDS = {  # measure -> its words, and what a drawing member must reach, in percent
-    "thing": ("thing named is the thing drawn", 97),
+    "nearest": ("of all things, the one named is the best match", 97),
+    "thing": ("the same, and drawn in focus", 97),
     "colour": ("shape's colour", 97),
     "background": ("background", 97),
     "place": ("place", 95),
@@ -113,9 +114,11 @@ def held_out_scenes(count: int) -> list[world.Scene]:
 
 
 def marks(scene: world.Scene, verdict: judge.Verdict) -> dict[str, bool]:
-    """What of the scene the picture got right. Where nothing is drawn, only the background can be."""
+    """What of the scene the picture got right. Where nothing is drawn in focus, only the background and the best match
+    can be."""
     item = scene.items[0]
     right = {
+        "nearest": verdict.name == item.name,
         "thing": verdict.is_drawn and verdict.name == item.name,
         "background": verdict.background == scene.background,
         "place": verdict.is_drawn and verdict.place == scene.place,

@@ -227,9 +227,12 @@ def one(
     width: int = 256,
     height: int = 256,
 ) -> Scene:
-    """A scene of one item: `place` is exact along its own axis, near the middle along the other."""
+    """A scene of one item: `place` is exact along its own axis, in the middle along the other.
+
+    Every size and place is one spot: where several had been possible, a flow drew halves of a thing at two of them.
+    """
     side = SIZES[size]
-    left, top = _middle(rng, width, side), _middle(rng, height, side)
+    left, top = _middle(width, side), _middle(height, side)
     match place:
         case "left":
             left = 0
@@ -243,10 +246,9 @@ def one(
     return Scene((item,), background, width, height, size, place)
 
 
-def _middle(rng: np.random.Generator, length: int, side: int) -> int:
-    """A corner on the grid that centres `side` in `length`, to the left or right of the centre where none is exact."""
-    free = (length - side) // GRID
-    return int((free // 2 + (rng.integers(2) if free % 2 else 0)) * GRID)
+def _middle(length: int, side: int) -> int:
+    """The corner on the grid that centres `side` in `length`, or comes half a step before it where none is exact."""
+    return (length - side) // GRID // 2 * GRID
 
 
 def _pair(rng: np.random.Generator, background: str) -> Scene:
@@ -254,7 +256,7 @@ def _pair(rng: np.random.Generator, background: str) -> Scene:
     first, second = rng.choice(len(THINGS), 2, replace=False)
     side, far = 96, 256 - 96
     relation = ("left of", "above")[rng.integers(2)]
-    corners = [(along, 64 + 32 * int(rng.integers(2))) for along in (0, far)]
+    corners = [(along, _middle(256, side)) for along in (0, far)]
     if relation == "above":
         corners = [(top, left) for left, top in corners]
     items = tuple(

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.end_to_end.conftest import LARGEST_BODY
 from tests.end_to_end.serving import KEY, Server, body, finished
 
 CREATE = "/api/v1/task"
-LARGEST_BODY = 1_000_000
 UNKNOWN_TASK = "00000000-0000-4000-8000-000000000000"
 UNKNOWN_FILE = "0" * 32
 
@@ -84,8 +84,8 @@ WRONG_TYPES: dict[str, tuple[tuple[Any, ...], str]] = {
     "seed": (("7", True, 7.25, [7], {}), WHOLE),
     "batch_size": (("1", True, 1.5, [1], {}), WHOLE),
     "guidance_scale": (("3", True, [3], {}), "a number from 1.5 to 5"),
-    "lora_settings": (("x", 1, True, {}), "null or [] for txt2img"),
-    "control_net_settings": (("x", 1, True, {}), "null or [] for txt2img"),
+    "lora_settings": (("x", 1, True, {}), "null or [] for this task type"),
+    "control_net_settings": (("x", 1, True, {}), "null or [] for this task type"),
 }
 
 BODIES = [

@@ -13,7 +13,3 @@ def upgrade() -> None:
         sa.Column("key", sa.String(40), primary_key=True),
         sa.Column("task_id", sa.String(36), sa.ForeignKey("tasks.id"), nullable=False),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("inputs")

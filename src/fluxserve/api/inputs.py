@@ -20,12 +20,11 @@ AT_ONCE = 16  # pictures that are brought in at the same time; each may take som
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A caller's picture on the shelf under `key`; `has_alpha` if any of it is transparent."""
+    """A caller's picture on the shelf under `key`."""
 
     key: str
     width: int
     height: int
-    has_alpha: bool
 
 
 class Inputs:
@@ -52,7 +51,7 @@ class Inputs:
                 raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
             key = f"{secrets.token_hex(16)}.png"
             await asyncio.to_thread(self._shelf.put, key, opened.png)
-            return Input(key, opened.width, opened.height, opened.has_alpha)
+            return Input(key, opened.width, opened.height)
 
     async def discard(self, keys: Iterable[str]) -> None:
         """Delete pictures that no task will need after all."""

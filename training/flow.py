@@ -358,9 +358,10 @@ def train_base(minutes: float, plain: float) -> None:
     shelf = Shelf(most=720)
     shelf.load()
     reader, rng = Reader(), np.random.default_rng()
-    student = Student(_beginning(), BASE_RATE, decay=0.999)
     sitting = Sitting("base", minutes, BASE_RATE)
-    if state := sitting.load():
+    state = sitting.load()
+    student = Student(untaught() if state else _beginning(), BASE_RATE, decay=0.999)
+    if state:
         student.restore(state)
     _reseed(sitting)
     while len(shelf.batches) < 8 * SHARD_BATCHES:

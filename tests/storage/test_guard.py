@@ -111,6 +111,13 @@ async def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked
     assert backend.connected == ["93.184.215.14"] * 5
 
 
+async def test_where_one_address_does_not_answer_the_next_is_tried() -> None:
+    backend = Recording([["2606:2800:220:1::1", "93.184.215.14"]])
+    with pytest.raises(httpcore2.ConnectError):
+        await backend.connect_tcp("both.example", 80)
+    assert backend.connected == ["2606:2800:220:1::1", "93.184.215.14"]
+
+
 @pytest.mark.parametrize("port", [22, 25, 6379, 8080])
 async def test_only_the_webs_ports_are_reached(port: int) -> None:
     backend = Recording([["93.184.215.14"]])

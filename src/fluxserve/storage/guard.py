@@ -83,7 +83,13 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         for address in addresses:
             if not self._may_reach(address, port):
                 raise BlockedAddressError(f"{host} port {port} is not an address on the public internet")
-        return await self._plain.connect_tcp(str(addresses[0]), port, timeout, local_address, socket_options)
+        failure = httpcore2.ConnectError(f"{host} has no address")
+        for address in addresses:  # a host may have one of IPv6, and this machine none
+            try:
+                return await self._plain.connect_tcp(str(address), port, timeout, local_address, socket_options)
+            except httpcore2.ConnectError as error:
+                failure = error
+        raise failure
 
     def _may_reach(self, address: Address, port: int) -> bool:
         if any(address in network for network in self._allowed if network.version == address.version):

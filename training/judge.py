@@ -1,7 +1,7 @@
 """The judge: says what a picture of the world shows, by comparing it with rendered references. No network.
 
 Every lone item the world can paint (each thing and each shape in each colour, in every size, at every place of the
-32-pixel grid, mirrored or not, on every background) is held against the picture, and the nearest one by squared error
+32-pixel grid, on every background) is held against the picture, and the nearest one by squared error
 is the verdict. Scenes of several items are not judged here.
 
 The nearest is not yet a likeness. `Verdict.error` is the share of the item's detail that is missing or wrong: 0 in a
@@ -72,7 +72,7 @@ def place_of(side: int, left: int, top: int) -> str:
 class _References:
     """All sprites of one size, reduced: colours times coverage (m, s, s, 3) in [0, 1], and coverage (m, s, s, 1)."""
 
-    sprites: tuple[tuple[str, str | None, bool], ...]
+    sprites: tuple[tuple[str, str | None], ...]
     colours: Floats
     coverage: Floats
 
@@ -94,12 +94,12 @@ def _best_matches(seen: Floats) -> list[world.Scene]:
                 patches = unlike[:, *window].reshape(len(seen), -1)
                 # |patch - added|^2 - |patch|^2, for every picture and reference
                 gain = np.square(added).sum(1) - 2 * patches @ added.T
-                gain[:, [colour == background for _, colour, _ in references.sprites]] = np.inf  # none can be seen
+                gain[:, [colour == background for _, colour in references.sprites]] = np.inf  # none can be seen
                 nearest = gain.argmin(1)
                 error = without + gain[np.arange(len(seen)), nearest]
                 for number in np.flatnonzero(error < least):
-                    name, colour, mirrored = references.sprites[nearest[number]]
-                    item = world.Placed(name, colour, side, left, top, mirrored)
+                    name, colour = references.sprites[nearest[number]]
+                    item = world.Placed(name, colour, side, left, top)
                     best[number] = world.Scene((item,), background, size=size, place=place_of(side, left, top))
                 least = np.minimum(least, error)
     return best
@@ -107,10 +107,10 @@ def _best_matches(seen: Floats) -> list[world.Scene]:
 
 @lru_cache(maxsize=len(world.SIZES))
 def _references(side: int) -> _References:
-    things = [(thing.name, None, mirrored) for thing in world.THINGS for mirrored in (False, True)]
-    shapes = [(shape, colour, False) for shape in world.SHAPES for colour in world.COLOURS]  # all symmetrical
+    things = [(thing.name, None) for thing in world.THINGS]
+    shapes = [(shape, colour) for shape in world.SHAPES for colour in world.COLOURS]
     sprites = (*things, *shapes)
-    drawn = np.stack([world.sprite(name, colour, side, mirrored) for name, colour, mirrored in sprites])
+    drawn = np.stack([world.sprite(name, colour, side) for name, colour in sprites])
     fractions = drawn.astype(np.float32) / np.float32(255)
     coverage = fractions[..., 3:]
     return _References(sprites, _averaged(fractions[..., :3] * coverage), _averaged(coverage))

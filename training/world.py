@@ -141,7 +141,6 @@ class Placed:
     side: int
     left: int
     top: int
-    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,11 +192,11 @@ def _alone(rng: np.random.Generator, width: int, height: int) -> Scene:
     background, size = _background(rng), ("little", "medium")[rng.integers(2)]
     name, colour = (THINGS[rng.integers(len(THINGS))].name, None) if rng.random() < 0.8 else _shape(rng, background)
     place = PLACES[rng.integers(len(PLACES))] if rng.random() < 0.7 else "centre"
-    return one(rng, name, colour, background, size, place, width, height)
+    return one(name, colour, background, size, place, width, height)
 
 
 def _plain(rng: np.random.Generator) -> Scene:
-    return one(rng, THINGS[rng.integers(len(THINGS))].name, None, _background(rng), "big", "centre")
+    return one(THINGS[rng.integers(len(THINGS))].name, None, _background(rng), "big", "centre")
 
 
 def _any(rng: np.random.Generator) -> Scene:
@@ -206,19 +205,18 @@ def _any(rng: np.random.Generator) -> Scene:
     if kind < 0.70:
         size = ("little", "medium", "medium", "big")[rng.integers(4)]
         place = PLACES[rng.integers(len(PLACES))] if size != "big" and rng.random() < 0.7 else "centre"
-        return one(rng, THINGS[rng.integers(len(THINGS))].name, None, background, size, place)
+        return one(THINGS[rng.integers(len(THINGS))].name, None, background, size, place)
     if kind < 0.85:
         size = ("little", "medium", "medium", "big")[rng.integers(4)]
         place = PLACES[rng.integers(len(PLACES))] if size != "big" and rng.random() < 0.7 else "centre"
         name, colour = _shape(rng, background)
-        return one(rng, name, colour, background, size, place)
+        return one(name, colour, background, size, place)
     if kind < 0.93:
         return _pair(rng, background)
     return _several(rng, background)
 
 
 def one(
-    rng: np.random.Generator,
     name: str,
     colour: str | None,
     background: str,
@@ -242,8 +240,7 @@ def one(
             top = 0
         case "bottom":
             top = height - side
-    item = Placed(name, colour, side, left, top, mirrored=bool(rng.random() < 0.5))
-    return Scene((item,), background, width, height, size, place)
+    return Scene((Placed(name, colour, side, left, top),), background, width, height, size, place)
 
 
 def _middle(length: int, side: int) -> int:
@@ -260,7 +257,7 @@ def _pair(rng: np.random.Generator, background: str) -> Scene:
     if relation == "above":
         corners = [(top, left) for left, top in corners]
     items = tuple(
-        Placed(THINGS[which].name, None, side, left, top, bool(rng.random() < 0.5))
+        Placed(THINGS[which].name, None, side, left, top)
         for which, (left, top) in zip((first, second), corners, strict=True)
     )
     return Scene(items, background, relation=relation)
@@ -273,8 +270,7 @@ def _several(rng: np.random.Generator, background: str) -> Scene:
     else:
         name, colour = _shape(rng, background)
     corners = (((32, 64), (128, 64)), ((0, 32), (160, 32), (64, 160)))[rng.integers(2)]
-    mirrored = bool(rng.random() < 0.5)
-    items = tuple(Placed(name, colour, 96, left, top, mirrored) for left, top in corners)
+    items = tuple(Placed(name, colour, 96, left, top) for left, top in corners)
     return Scene(items, background, relation="several")
 
 
@@ -295,7 +291,7 @@ def paint(scene: Scene) -> Pixels:
     canvas = backdrop(scene.background, scene.width, scene.height).copy()
     for item in scene.items:
         box = canvas[item.top : item.top + item.side, item.left : item.left + item.side]
-        box[:] = _blend(box, sprite(item.name, item.colour, item.side, item.mirrored))
+        box[:] = _blend(box, sprite(item.name, item.colour, item.side))
     return canvas
 
 
@@ -362,13 +358,12 @@ def _ramp(start: tuple[int, int, int], end: tuple[int, int, int], at: NDArray[np
 
 
 @lru_cache(maxsize=4096)
-def sprite(name: str, colour: str | None, side: int, mirrored: bool) -> Pixels:
+def sprite(name: str, colour: str | None, side: int) -> Pixels:
     """A thing or coloured shape in its box, (side, side, 4) uint8 with straight alpha."""
     whole = _shape_sprite(name, COLOURS[colour]) if colour else _glyph(name)
     # Premultiplied while resizing, so that transparent black does not bleed into the edges.
     premultiplied = whole.convert("RGBa").resize((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
-    pixels = np.asarray(premultiplied.convert("RGBA"))
-    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+    return np.asarray(premultiplied.convert("RGBA"))
 
 
 @lru_cache(maxsize=1)

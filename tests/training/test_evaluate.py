@@ -11,7 +11,7 @@ from tests.training.family import Family
 from training import card, evaluate, world
 from training.judge import Verdict
 
-SCENE = world.one(np.random.default_rng(0), "star", "red", "night", "little", "left")
+SCENE = world.one("star", "red", "night", "little", "left")
 RIGHT = Verdict("night", "star", "red", "little", "left", error=0.1)
 
 
@@ -43,7 +43,7 @@ def test_where_nothing_is_in_focus_only_the_background_and_the_best_match_can_be
 
 
 def test_a_thing_has_no_mark_for_colour() -> None:
-    scene = world.one(np.random.default_rng(0), "cat", None, "red", "big", "centre")
+    scene = world.one("cat", None, "red", "big", "centre")
     assert "colour" not in evaluate.marks(scene, RIGHT)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.engine.engine import Engine
+from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import family
 
@@ -20,22 +21,27 @@ def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def loader(mini_folder: Path) -> Loader:
-    return Loader("mini", mini_folder, "cpu")
+    return Loader(family.MEMBERS, mini_folder, "cpu")
 
 
 @pytest.fixture
-def engine(loader: Loader) -> Engine:
-    return Engine(loader)
+def engine(loader: Loader, tmp_path: Path) -> Engine:
+    return Engine(loader, Loras(finder({}, tmp_path, tmp_path)))
 
 
 @pytest.fixture(scope="session")
 def schnell(loader: Loader) -> Flux:
-    return loader.load("flux1-schnell")
+    return loader.load("schnell")
 
 
 @pytest.fixture(scope="session")
 def dev(loader: Loader) -> Flux:
-    return loader.load("flux1-dev")
+    return loader.load("dev")
+
+
+@pytest.fixture(scope="session")
+def fill(loader: Loader) -> Flux:
+    return loader.load("fill")
 
 
 @pytest.fixture

@@ -1,29 +1,68 @@
 """A family of untaught models, the same classes and folders as the real ones, small enough to build in a second."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxControlNetModel, FluxTransformer2DModel
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from fluxserve.domain.catalog import Weights
 
 WIDTH = 16
+CHANNELS = 16  # of a token: four latents of four channels
+PIXELS = 32 * 32  # of a token
+BLOCKS: dict[str, Any] = {
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": WIDTH,
+    "pooled_projection_dim": WIDTH,
+    "axes_dims_rope": (2, 2, 4),
+}
+
+MEMBERS = {
+    member: Weights(f"mini/{member}", "mini/shared", prompt_tokens=24, side_multiple=32, native_pixels=256 * 256)
+    for member in ("schnell", "dev", "fill", "edit")
+}
+MEMBERS["dev"] = replace(
+    MEMBERS["dev"], image_prompt="mini/variation", control="mini/control", control_modes={"canny": 1, "depth": 0}
+)
 WORDS = ("a", "little", "big", "red", "green", "blue", "circle", "square", "cat", "dog", "on", "grass", "ugly", "the")
 
 
 def build(folder: Path) -> None:
-    """<folder>/shared/{vae, text_encoder, ...} and <folder>/{schnell, dev}/{transformer, scheduler}."""
+    """<folder>/shared/{vae, text_encoder, ...} and <folder>/<member>/{transformer, scheduler}."""
     torch.manual_seed(0)
     _build_shared(folder / "shared")
     _build_own(folder / "schnell", guidance_embeds=False, scheduler={"shift": 1.0})
     dynamic: dict[str, object] = {"use_dynamic_shifting": True, "base_image_seq_len": 64, "max_image_seq_len": 1024}
     _build_own(folder / "dev", guidance_embeds=True, scheduler=dynamic)
+    _build_own(folder / "edit", guidance_embeds=True, scheduler=dynamic)
+    _build_image_prompt(folder / "variation")
+    _build_control(folder / "control")
+    _build_own(folder / "fill", guidance_embeds=True, scheduler=dynamic, more_channels=CHANNELS + PIXELS)
 
 
-def _build_own(folder: Path, *, guidance_embeds: bool, scheduler: dict[str, object]) -> None:
+def _build_own(folder: Path, *, guidance_embeds: bool, scheduler: dict[str, object], more_channels: int = 0) -> None:
     FluxTransformer2DModel(
-        in_channels=16,
+        in_channels=CHANNELS + more_channels,
+        out_channels=CHANNELS,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=8,
@@ -34,6 +73,28 @@ def _build_own(folder: Path, *, guidance_embeds: bool, scheduler: dict[str, obje
         axes_dims_rope=(2, 2, 4),
     ).save_pretrained(folder / "transformer")
     FlowMatchEulerDiscreteScheduler(**scheduler).save_pretrained(folder / "scheduler")
+
+
+def _build_image_prompt(folder: Path) -> None:
+    SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+        )
+    ).save_pretrained(folder / "image_encoder")
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / "feature_extractor")
+    ReduxImageEncoder(redux_dim=WIDTH, txt_in_features=WIDTH).save_pretrained(folder / "image_embedder")
+
+
+def _build_control(folder: Path) -> None:
+    control = FluxControlNetModel(in_channels=CHANNELS, guidance_embeds=True, num_mode=2, **BLOCKS)
+    for part in (control.controlnet_x_embedder, *control.controlnet_blocks, *control.controlnet_single_blocks):
+        torch.nn.init.normal_(part.weight, std=0.1)  # a new one adds nothing
+    control.save_pretrained(folder)
 
 
 def _build_shared(folder: Path) -> None:

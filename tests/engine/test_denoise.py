@@ -6,34 +6,52 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fluxserve.domain.catalog import drawing_size
-from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
+from fluxserve.domain.generation import (
+    Control,
+    Edit,
+    Generation,
+    ImageToImage,
+    Inpaint,
+    Kind,
+    Outpaint,
+    TextToImage,
+    Variation,
+)
 from fluxserve.engine import weights
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
 from fluxserve.engine.latents import pack
 from fluxserve.engine.pictures import encode_picture, picture_of
 from fluxserve.engine.text import TextEncoder
-from fluxserve.engine.weights import Flux
+from fluxserve.engine.weights import Flux, Loader
 from tests.engine import oracle
+from tests.engine.family import MEMBERS
 
 
-def _photo() -> bytes:
+def png(image: Image.Image) -> bytes:
     file = BytesIO()
-    Image.radial_gradient("L").resize((333, 200)).convert("RGB").save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
-PHOTO = _photo()
+def _hole() -> Image.Image:
+    mask = Image.new("L", (333, 200))
+    ImageDraw.Draw(mask).ellipse((100, 20, 300, 170), fill=255)
+    return mask
+
+
+PHOTO = png(Image.radial_gradient("L").resize((333, 200)).convert("RGB"))
+IMAGES = {"photo.png": PHOTO, "mask.png": png(_hole())}
 
 
 @torch.inference_mode()
 def prepared(flux: Flux, generation: Generation) -> Prepared:
     words = encode(TextEncoder(), flux, generation.kind)
     size = drawing_size(flux.row, generation.width, generation.height)
-    return prepare(flux, generation, {"photo.png": PHOTO}, words, size, generation.seed)
+    return prepare(flux, generation, IMAGES, words, size, generation.seed)
 
 
 @torch.inference_mode()
@@ -75,13 +93,84 @@ def test_dev_draws_over_a_picture_what_diffusers_draws(
     width, height = size
     kind = ImageToImage("a red circle", "photo.png", strength, negative)
     generation = replace(circle, kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5)
-    assert torch.equal(our_latents(dev, generation), oracle.draw(dev, generation, "latent", PHOTO))
+    assert torch.equal(our_latents(dev, generation), oracle.draw(dev, generation, "latent", IMAGES))
 
 
 def test_schnell_draws_over_a_picture_what_diffusers_draws(schnell: Flux, circle: Generation) -> None:
     generation = replace(circle, kind=ImageToImage("a red circle", "photo.png", 0.5), steps=4)
-    expected = oracle.draw(schnell, replace(generation, guidance_scale=0.0), "latent", PHOTO)
+    expected = oracle.draw(schnell, replace(generation, guidance_scale=0.0), "latent", IMAGES)
     assert torch.equal(our_latents(schnell, generation), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 25])
+@pytest.mark.parametrize(
+    "kind", [Inpaint("a cat", "photo.png", "mask.png"), Outpaint("a cat", "photo.png", 90, 0, 7, 200)]
+)
+def test_fill_draws_what_diffusers_draws(fill: Flux, circle: Generation, steps: int, kind: Kind) -> None:
+    generation = replace(circle, kind=kind, width=423, height=407, steps=steps, guidance_scale=30.0)
+    assert torch.equal(our_latents(fill, generation), oracle.draw(fill, generation, "latent", IMAGES))
+
+
+@pytest.mark.parametrize("steps", [1, 25])
+@pytest.mark.parametrize("size", [(1024, 1024), (300, 1000)])
+def test_a_variation_is_what_diffusers_draws(
+    loader: Loader, circle: Generation, steps: int, size: tuple[int, int]
+) -> None:
+    width, height = size
+    kind = Variation("a cat", "photo.png")
+    generation = replace(
+        circle, model="flux1-dev", kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5
+    )
+    flux = loader.load_for(generation)
+    assert torch.equal(our_latents(flux, generation), oracle.draw(flux, generation, "latent", IMAGES))
+
+
+@pytest.mark.parametrize("steps", [1, 25])
+@pytest.mark.parametrize("size", [(1024, 1024), (300, 1000)])
+@pytest.mark.parametrize("negative", ["", "ugly"])
+def test_an_edit_is_what_diffusers_draws(
+    loader: Loader, circle: Generation, steps: int, size: tuple[int, int], negative: str
+) -> None:
+    width, height = size
+    kind = Edit("a red cat", "photo.png", negative)
+    generation = replace(circle, kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5)
+    flux = loader.load_for(generation)
+    assert torch.equal(our_latents(flux, generation), oracle.draw(flux, generation, "latent", IMAGES))
+
+
+@pytest.mark.parametrize("steps", [1, 25])
+@pytest.mark.parametrize(
+    "kind", [TextToImage("a cat"), TextToImage("a cat", "ugly"), ImageToImage("a cat", "photo.png", 0.6)]
+)
+def test_with_a_control_it_draws_what_diffusers_draws(
+    loader: Loader, circle: Generation, steps: int, kind: Kind
+) -> None:
+    control = Control("canny", "mask.png", strength=0.7)
+    generation = replace(
+        circle, model="flux1-dev", kind=kind, height=200, steps=steps, guidance_scale=2.5, control=control
+    )
+    flux = loader.load_for(generation)
+    ours = our_latents(flux, generation)
+    assert torch.equal(ours, oracle.draw(flux, generation, "latent", IMAGES))
+    assert not torch.equal(ours, our_latents(flux, replace(generation, control=None)))
+
+
+EVERY_KIND: list[Kind] = [
+    TextToImage("a cat"),
+    ImageToImage("a cat", "photo.png", 0.7),
+    Inpaint("a cat", "photo.png", "mask.png"),
+    Outpaint("a cat", "photo.png", 0, 0, 0, 90),
+    Variation("a cat", "photo.png"),
+    Edit("a cat", "photo.png"),
+]
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_negative_prompt_changes_what_every_kind_draws(loader: Loader, circle: Generation, kind: Kind) -> None:
+    generation = replace(circle, model="flux1-dev", kind=kind, guidance_scale=3.5)
+    ugly = replace(generation, kind=replace(kind, negative_prompt="ugly"))
+    flux = loader.load_for(generation)
+    assert not torch.equal(our_latents(flux, generation), our_latents(flux, ugly))
 
 
 def test_the_less_noise_the_nearer_it_stays_to_the_picture(dev: Flux, circle: Generation) -> None:
@@ -106,7 +195,7 @@ def test_in_bfloat16_it_rounds_where_diffusers_does(
     mini_folder: Path, circle: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "dtype_on", lambda _device: torch.bfloat16)
-    dev = weights.Loader("mini", mini_folder, "cpu").load("flux1-dev")
+    dev = weights.Loader(MEMBERS, mini_folder, "cpu").load("dev")
     generation = replace(circle, kind=TextToImage("a red circle", "ugly"), steps=7, guidance_scale=2.5)
     ours = our_latents(dev, generation)
     assert ours.dtype == torch.bfloat16

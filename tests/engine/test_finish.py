@@ -17,7 +17,7 @@ def test_the_file_has_exactly_the_asked_size_and_format(
     circle: Generation, size: tuple[int, int], image_format: ImageFormat
 ) -> None:
     width, height = size
-    picture = finish(DRAWN, replace(circle, width=width, height=height, format=image_format))
+    picture = finish(DRAWN, replace(circle, width=width, height=height, format=image_format), {})
     assert (picture.width, picture.height, picture.seed) == (width, height, 5)
     with Image.open(BytesIO(picture.data)) as image:
         image.load()
@@ -26,7 +26,7 @@ def test_the_file_has_exactly_the_asked_size_and_format(
 
 
 def test_a_png_drawn_at_the_asked_size_has_the_very_pixels(circle: Generation) -> None:
-    picture = finish(DRAWN, replace(circle, width=352, height=192))
+    picture = finish(DRAWN, replace(circle, width=352, height=192), {})
     with Image.open(BytesIO(picture.data)) as image:
         assert np.array_equal(np.asarray(image), DRAWN.pixels)
 

@@ -7,8 +7,8 @@ from fluxserve.domain.catalog import FAMILIES
 from fluxserve.engine.weights import Flux, Loader
 
 
-def test_models_that_name_the_same_folder_share_one_transformer(loader: Loader) -> None:
-    assert loader.load("flux1-dev").own is loader.load("flux1-dev-advanced").own
+def test_a_member_is_loaded_once(loader: Loader, dev: Flux) -> None:
+    assert loader.load("dev").own is dev.own
 
 
 def test_shared_parts_are_loaded_once_for_the_family(schnell: Flux, dev: Flux) -> None:
@@ -28,7 +28,7 @@ def test_networks_are_in_eval_mode_and_need_no_gradients(dev: Flux) -> None:
 
 
 def test_a_token_stands_for_a_square_on_the_grid_that_the_catalogue_names(dev: Flux) -> None:
-    assert dev.pixels_per_token == FAMILIES["mini"]["flux1-dev"].side_multiple
+    assert dev.pixels_per_token == FAMILIES["mini"]["dev"].side_multiple
 
 
 def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folder: Path) -> None:
@@ -38,4 +38,4 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folde
     (transformer / "config.json").write_text((mini_folder / "schnell/transformer/config.json").read_text())
     torch.save({}, transformer / "diffusion_pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
-        Loader("mini", tmp_path, "cpu").load("flux1-schnell")
+        Loader(FAMILIES["mini"], tmp_path, "cpu").load("schnell")

@@ -83,11 +83,9 @@ def start(mini_folder: Path) -> Iterator[Start]:
     """Starts workers and ends them. `first` is run in the child before anything else."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(
-        first: str = "", models: str = "flux1-schnell", folder: Path = mini_folder, *, is_ready: bool = True
-    ) -> Child:
+    def start(first: str = "", members: str = "schnell", folder: Path = mini_folder, *, is_ready: bool = True) -> Child:
         program = f"{first}\nfrom fluxserve.engine.worker import main; main()"
-        arguments = f"--family mini --mini-folder {folder} --device cpu --threads 1 --models {models}"
+        arguments = f"--family mini --mini-folder {folder} --device cpu --threads 1 --members {members}"
         command = [sys.executable, "-c", program, *arguments.split()]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         processes.append(process)
@@ -128,7 +126,7 @@ def test_a_job_is_started_makes_progress_and_is_done(child: Child, circle: Gener
 
 
 def test_the_module_runs_by_its_name(mini_folder: Path) -> None:
-    arguments = f"--family mini --mini-folder {mini_folder} --device cpu --models flux1-schnell,flux1-dev"
+    arguments = f"--family mini --mini-folder {mini_folder} --device cpu --members schnell,dev"
     command = [sys.executable, "-m", "fluxserve.engine.worker", *arguments.split()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         child = Child(process)
@@ -144,7 +142,7 @@ def test_a_model_not_loaded_at_the_start_is_loaded_when_needed(child: Child, cir
 
 
 def test_a_model_the_family_lacks_is_refused_at_once(start: Start) -> None:
-    assert start(models="flux1-schnell,flux9", is_ready=False).status() == 2
+    assert start(members="schnell,flux9", is_ready=False).status() == 2
 
 
 def test_jobs_are_drawn_in_order_and_finished_while_the_next_is_drawn(start: Start, circle: Generation) -> None:
@@ -238,14 +236,14 @@ def test_an_interrupt_from_the_keyboard_is_not_its_business(child: Child, circle
 
 @pytest.fixture(scope="module")
 def noisy_child(start: Start) -> Child:
-    """A worker whose libraries print and read at every step, and that often says it is alive."""
+    """A worker whose libraries print and read at every picture, and that often says it is alive."""
     return start(
-        "import os, sys, fluxserve.engine.denoise as d, fluxserve.engine.worker as w\n"
-        "guided, w.ALIVE_SECONDS = d._guided_velocity, 0.05\n"
+        "import os, sys, fluxserve.engine.engine as e, fluxserve.engine.worker as w\n"
+        "denoise, w.ALIVE_SECONDS = e.denoise, 0.05\n"
         "def noisy(*a):\n"
         "    print('noise'), os.system('echo noise'), os.write(1, b'noise'), sys.stdin.read()\n"
-        "    return guided(*a)\n"
-        "d._guided_velocity = noisy"
+        "    return denoise(*a)\n"
+        "e.denoise = noisy"
     )
 
 

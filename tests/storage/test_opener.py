@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from fluxserve.storage.opener import Opened, Opener, OpenError
 
@@ -75,6 +75,45 @@ async def test_a_picture_is_turned_upright_and_its_metadata_dropped(opener: Open
     assert upright.getpixel((16, 5)) == (255, 255, 255)
     assert b"secret" not in opened.png
     assert not upright.info
+
+
+def masked_photo() -> tuple[Image.Image, Image.Image]:
+    """A picture with a white disc painted on it, and the disc."""
+    photo = Image.merge("RGB", [Image.radial_gradient("L").point(lambda value: value * 3 // 4)] * 3)
+    disc = Image.new("L", photo.size)
+    ImageDraw.Draw(disc).ellipse((60, 80, 180, 200), fill=255)
+    photo.paste("white", mask=disc)
+    return photo, disc
+
+
+@pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("JPEG", {"quality": 60}), ("WEBP", {"quality": 60})])
+async def test_white_paint_is_the_mask_whatever_a_format_made_of_its_edge(
+    opener: Opener,
+    format: str,  # noqa: A002
+    options: dict[str, object],
+) -> None:
+    photo, disc = masked_photo()
+    opened = await opener.open_masked(encoded(photo, format, **options))
+    mask = Image.open(BytesIO(opened.mask), formats=["PNG"])
+    assert mask.size == photo.size
+    assert set(mask.get_flattened_data()) == {0, 255}
+    wrong = ImageChops.difference(mask, disc)
+    assert sum(wrong.histogram()[1:]) <= 0.02 * photo.width * photo.height
+    assert wrong.filter(ImageFilter.MinFilter(5)).getbbox() is None  # no more than the edge
+
+
+async def test_what_is_transparent_is_in_the_mask_too(opener: Opener) -> None:
+    image = Image.new("RGBA", (64, 32), "red")
+    image.paste((0, 0, 0, 0), (0, 0, 32, 32))
+    opened = await opener.open_masked(encoded(image, "PNG"))
+    assert Image.open(BytesIO(opened.mask)).getbbox() == (0, 0, 32, 32)
+
+
+async def test_a_picture_without_white_has_no_mask_and_is_refused(opener: Opener) -> None:
+    gray = encoded(Image.new("RGB", (64, 32), (235, 235, 235)), "PNG")
+    with pytest.raises(OpenError, match="nothing in it is white or transparent"):
+        await opener.open_masked(gray)
+    assert (await opener.open(gray)).mask == b""
 
 
 def _png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:

@@ -123,7 +123,7 @@ class Dispatcher:
                 self._executor.assign(slot_of[task.id], Job(job_id, task.generation, images))
 
     def _images(self, task: Task) -> dict[str, bytes]:
-        return {key: self._shelf.path(key).read_bytes() for key in images_of(task.generation.kind)}
+        return {key: self._shelf.path(key).read_bytes() for key in images_of(task.generation)}
 
     async def _heed_cancellations(self) -> None:
         await self._queue.cancel_wished.wait()

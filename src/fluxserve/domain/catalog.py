@@ -2,23 +2,33 @@
 
 Two tables. `MODELS` is what callers see: names, limits, defaults, prices. `FAMILIES` says which weights draw them: the
 small ones that ship with fluxserve ("mini") or the full ones ("flux1"); the code that loads and runs them is the same.
+A family has members, and `member_of` says which of them draws a generation: a model may draw words with one and fill
+gaps with another.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 
 from fluxserve.domain.errors import InvalidInput
+from fluxserve.domain.generation import ControlType, Edit, Generation, Inpaint, Outpaint
 
 POINTS_PER_USD = 10_000_000
 MOST_PIXELS = 1_048_576
 SHORTEST_SIDE = 64
 LONGEST_SIDE = 4096
+MOST_PIXELS_DRAWN = 2 * MOST_PIXELS  # what is larger is drawn smaller, and resampled
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model as callers see it. Prices are points a picture; 10,000,000 points are one US dollar."""
+    """One model as callers see it. Prices are points a picture; 10,000,000 points are one US dollar.
+
+    `member` of a family draws for it what no other member is made for.
+    """
 
     name: str
+    member: str
     default_steps: int
     most_steps: int
     price: int
@@ -74,25 +84,30 @@ class Model:
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
-        Model("flux1-schnell", 4, 10, 20_000, default_guidance=None, most_pictures=4),
-        Model("flux1-dev", 25, 40, 150_000, default_guidance=3.5),
-        Model("flux1-dev-advanced", 25, 40, 200_000, default_guidance=3.5),
+        Model("flux1-schnell", "schnell", 4, 10, 20_000, default_guidance=None, most_pictures=4),
+        Model("flux1-dev", "dev", 25, 40, 150_000, default_guidance=3.5),
+        Model("flux1-dev-advanced", "dev", 25, 40, 200_000, default_guidance=3.5),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Where one model's weights lie and how they like to be used.
+    """Where the weights of a family's member lie and how they like to be used.
 
     `own` and `shared` are diffusers folders or hub ids: `own` holds the subfolders transformer and scheduler, `shared`
     the text encoders, tokenizers and VAE, one copy for all models that name the same. A path that begins with
     ``mini/`` is the family that ships with fluxserve.
 
-    `native_pixels`: the area the model was taught at; larger or smaller pictures are drawn at about this area and
+    `native_pixels`: the area the member was taught at; larger or smaller pictures are drawn at about this area and
     resampled. None means that it draws any area itself. `side_multiple` is the grid its sides are drawn on, in pixels.
     `prompt_tokens` is T5's fixed length. `negative_guidance` is the true classifier-free guidance scale that a
     negative prompt switches on.
+
+    `reference_sizes` are those at which an editing member was shown pictures; without any it is shown them at their
+    drawing size. `image_prompt` (subfolders image_encoder, feature_extractor, image_embedder) and `control` (a control
+    network) are further folders or hub ids, for members that have them. `control_modes` numbers the control types for a
+    network that is told which it follows.
     """
 
     own: str
@@ -101,6 +116,10 @@ class Weights:
     side_multiple: int = 16
     native_pixels: int | None = None
     negative_guidance: float = 2.0
+    reference_sizes: tuple[tuple[int, int], ...] = ()
+    image_prompt: str | None = None
+    control: str | None = None
+    control_modes: Mapping[ControlType, int] = dataclass_field(default_factory=dict)
 
 
 def _mini(member: str) -> Weights:
@@ -111,26 +130,79 @@ def _flux1(name: str, prompt_tokens: int) -> Weights:
     return Weights(f"black-forest-labs/FLUX.1-{name}", "black-forest-labs/FLUX.1-schnell", prompt_tokens)
 
 
+# The sizes, near one megapixel, that FLUX.1 Kontext was taught with: as its pipeline in diffusers names them.
+_TALL = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104))
+KONTEXT_SIZES = (*_TALL, (1024, 1024), *((height, width) for width, height in reversed(_TALL)))
+
 FAMILIES: dict[str, dict[str, Weights]] = {
-    "mini": {
-        "flux1-schnell": _mini("schnell"),
-        "flux1-dev": _mini("dev"),
-        "flux1-dev-advanced": _mini("dev"),
-    },
+    "mini": {"schnell": _mini("schnell"), "dev": _mini("dev")},
     "flux1": {
-        "flux1-schnell": _flux1("schnell", 256),
-        "flux1-dev": _flux1("dev", 512),
-        "flux1-dev-advanced": _flux1("dev", 512),
+        "schnell": _flux1("schnell", 256),
+        "dev": replace(
+            _flux1("dev", 512),
+            image_prompt="black-forest-labs/FLUX.1-Redux-dev",
+            control="Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0",  # tells the types apart by itself
+        ),
+        "fill": _flux1("Fill-dev", 512),
+        "edit": replace(_flux1("Kontext-dev", 512), native_pixels=MOST_PIXELS, reference_sizes=KONTEXT_SIZES),
     },
 }
+
+
+_XLABS = ("anime", "art", "disney", "furry", "mjv6", "realism", "scenery")
+LORAS = (
+    *_XLABS,
+    "collage-artstyle",
+    "creepcute",
+    "cyberpunk-anime-style",
+    "deco-pulse",
+    "deep-sea-particle-enhencer",
+    "faetastic-details",
+    "fractal-geometry",
+    "galactixy-illustrations-style",
+    "geometric-woman",
+    "graphic-portrait",
+    "mat-miller-art",
+    "moebius-style",
+    "ob3d-isometric-3d-room",
+    "paper-quilling-and-layering-style",
+    "remes-abstract-poster-style",
+    "mystic-realism",
+)
+# Where a family's LoRAs lie: a file that ships with fluxserve, or one of a hub id. Those that are nowhere a person puts
+# into the LoRA folder.
+LORA_FILES: dict[str, dict[str, str]] = {
+    "mini": {name: f"mini/loras/{name}.safetensors" for name in LORAS},
+    "flux1": {name: f"XLabs-AI/flux-lora-collection/{name}_lora.safetensors" for name in _XLABS},
+}
+
+
+def member_of(generation: Generation) -> str:
+    """The family's member that draws it."""
+    match generation.kind:
+        case Inpaint() | Outpaint():
+            return "fill"
+        case Edit():
+            return "edit"
+        case _:
+            return MODELS[generation.model].member
 
 
 def drawing_size(weights: Weights, width: int, height: int) -> tuple[int, int]:
     """The size at which `width` x `height` is drawn, before it is resampled to exactly that.
 
-    The asked size, brought to the native area if the model has one, each side rounded to the nearest grid line (and at
-    least one grid step). Examples for mini: 1024x1024 -> 256x256, 1024x512 -> 352x192.
+    The asked size, brought to the native area if the member has one, else to `MOST_PIXELS_DRAWN` if it is larger, each
+    side rounded to the nearest grid line (and at least one grid step). Examples for mini: 1024x1024 -> 256x256,
+    1024x512 -> 352x192.
     """
-    scale = 1.0 if weights.native_pixels is None else (weights.native_pixels / (width * height)) ** 0.5
+    area = weights.native_pixels or min(MOST_PIXELS_DRAWN, width * height)
+    scale = (area / (width * height)) ** 0.5
     grid = weights.side_multiple
     return max(grid, round(width * scale / grid) * grid), max(grid, round(height * scale / grid) * grid)
+
+
+def reference_size(weights: Weights, width: int, height: int) -> tuple[int, int]:
+    """The size at which an editing member is shown a picture of `width` x `height`."""
+    if not weights.reference_sizes:
+        return drawing_size(weights, width, height)
+    return min(weights.reference_sizes, key=lambda size: abs(width / height - size[0] / size[1]))

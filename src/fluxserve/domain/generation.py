@@ -35,17 +35,85 @@ class ImageToImage:
     negative_prompt: str = ""
 
 
-Kind = TextToImage | ImageToImage
-KINDS: dict[str, type[Kind]] = {"text_to_image": TextToImage, "image_to_image": ImageToImage}
+@dataclass(frozen=True, slots=True)
+class Inpaint:
+    """A part of a picture drawn anew. `image` and `mask` are keys on the shelf, of two pictures of one size.
+
+    What is white in the mask is drawn; what is black stays as it is, to the last bit.
+    """
+
+    prompt: str
+    image: str
+    mask: str
+    negative_prompt: str = ""
 
 
-def images_of(kind: Kind) -> tuple[str, ...]:
-    """The keys of the callers' pictures that it is drawn from."""
-    match kind:
-        case TextToImage():
-            return ()
-        case ImageToImage(image=image):
-            return (image,)
+@dataclass(frozen=True, slots=True)
+class Outpaint:
+    """A picture continued beyond its edges, by so many pixels at each. What is there stays as it is, to the last bit.
+
+    `image` is the picture's key on the shelf.
+    """
+
+    prompt: str
+    image: str
+    left: int
+    right: int
+    top: int
+    bottom: int
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """A picture of what another shows, drawn anew. `image` is the other's key on the shelf."""
+
+    prompt: str
+    image: str
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A picture changed as the prompt says: "make the background blue". `image` is its key on the shelf."""
+
+    prompt: str
+    image: str
+    negative_prompt: str = ""
+
+
+Kind = TextToImage | ImageToImage | Inpaint | Outpaint | Variation | Edit
+KINDS: dict[str, type[Kind]] = {
+    "text_to_image": TextToImage,
+    "image_to_image": ImageToImage,
+    "inpaint": Inpaint,
+    "outpaint": Outpaint,
+    "variation": Variation,
+    "edit": Edit,
+}
+ControlType = Literal["canny", "soft_edge", "depth", "openpose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A picture whose edges, depth or pose the drawing follows. `image` is its key on the shelf.
+
+    `strength` 1 is what control networks are taught with, 0 is none. The map that is made of the picture is one more
+    picture of the result if `is_returned`.
+    """
+
+    type: ControlType
+    image: str
+    strength: float
+    is_returned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A style or subject added to the model, by its name in the catalogue. `strength` 1 is as it was taught."""
+
+    name: str
+    strength: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +133,25 @@ class Generation:
     seed: int
     count: int = 1
     format: ImageFormat = "png"
+    lora: Lora | None = None
+    control: Control | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seed of each picture, wrapped so that every one is a legal seed."""
         return tuple((self.seed + number) % (LARGEST_SEED + 1) for number in range(self.count))
+
+
+def images_of(generation: Generation) -> tuple[str, ...]:
+    """The keys of the callers' pictures that it is drawn from."""
+    control = (generation.control.image,) if generation.control else ()
+    match generation.kind:
+        case TextToImage():
+            return control
+        case Inpaint(image=image, mask=mask):
+            return (image, mask, *control)
+        case kind:
+            return (kind.image, *control)
 
 
 def to_json(generation: Generation) -> dict[str, Any]:
@@ -80,5 +162,7 @@ def to_json(generation: Generation) -> dict[str, Any]:
 
 def from_json(values: dict[str, Any]) -> Generation:
     fields = dict(values["kind"])
-    kind = KINDS[fields.pop("name")]
-    return Generation(**{**values, "kind": kind(**fields)})
+    kind = KINDS[fields.pop("name")](**fields)
+    lora, control = values.get("lora"), values.get("control")
+    more = {"lora": lora and Lora(**lora), "control": control and Control(**control)}
+    return Generation(**{**values, "kind": kind, **more})

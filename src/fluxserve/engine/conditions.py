@@ -1,32 +1,35 @@
 """Prepare: what each kind of generation puts beside the noise. One function a kind; the loop is the same for all.
 
-A kind differs from others in its first latents, its schedule and what the transformer is shown at a step. The last is a
-function, `velocity`: a kind that adds channels, reference tokens or a control network's residuals does it there.
+A kind differs from others in its first latents, its schedule and what the transformer is shown beside the latents at a
+step.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from fluxserve.domain.generation import Generation, ImageToImage, Kind, TextToImage
-from fluxserve.engine.latents import noise, pack, positions
-from fluxserve.engine.pictures import encode_picture, picture_of
+from fluxserve.domain.catalog import reference_size
+from fluxserve.domain.generation import (
+    Edit,
+    Generation,
+    ImageToImage,
+    Inpaint,
+    Kind,
+    Outpaint,
+    TextToImage,
+    Variation,
+)
+from fluxserve.engine.canvas import canvas_of, reduced
+from fluxserve.engine.control import control_map
+from fluxserve.engine.image_prompt import with_image
+from fluxserve.engine.latents import noise, pack, pack_mask
+from fluxserve.engine.pictures import encode_picture, picture_from, picture_of, size_of
 from fluxserve.engine.schedule import late_start, schedule
-from fluxserve.engine.text import Embeddings, TextEncoder
+from fluxserve.engine.text import TextEncoder, Words
+from fluxserve.engine.velocity import Beside, Reference, Velocity, velocity_of
 from fluxserve.engine.weights import Flux
-
-Velocity = Callable[[torch.Tensor, torch.Tensor, Embeddings], torch.Tensor]
-"""(latents, timestep, words) -> the direction from picture to noise, in the shape of the latents."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What a picture shall show and, if the caller said so, what it shall not."""
-
-    prompt: Embeddings
-    negative: Embeddings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,41 @@ class Prepared:
     latents: torch.Tensor
     rows: int
     columns: int
-    words: Words
     scheduler: FlowMatchEulerDiscreteScheduler
     timesteps: torch.Tensor
     velocity: Velocity
-    negative_guidance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """All that a kind prepares a picture from. `size` is (width, height), the pixels to be drawn.
+
+    `generator` runs on the CPU whatever the device. The order in which it is drawn from is part of what a seed means.
+    """
+
+    flux: Flux
+    generation: Generation
+    images: Mapping[str, bytes]
+    words: Words
+    size: tuple[int, int]
+    generator: torch.Generator
+
+    @property
+    def rows(self) -> int:
+        return self.size[1] // self.flux.pixels_per_token
+
+    @property
+    def columns(self) -> int:
+        return self.size[0] // self.flux.pixels_per_token
+
+    def noise(self) -> torch.Tensor:
+        """(1, latent channels, 2 * rows, 2 * columns)."""
+        channels = self.flux.shared.vae.config.latent_channels
+        return noise(self.generator, channels, self.rows, self.columns, self.flux.device, self.flux.dtype)
+
+    def encoded(self, picture: torch.Tensor) -> torch.Tensor:
+        """A picture's latents, drawn from the autoencoder's posterior."""
+        return encode_picture(self.flux.shared.vae, picture, self.generator, self.flux.device, self.flux.dtype)
 
 
 def encode(encoder: TextEncoder, flux: Flux, kind: Kind) -> Words:
@@ -58,74 +91,79 @@ def prepare(
     flux: Flux, generation: Generation, images: Mapping[str, bytes], words: Words, size: tuple[int, int], seed: int
 ) -> Prepared:
     """The picture of `seed`, to be drawn at `size` (width, height in pixels)."""
+    asked = Asked(flux, generation, images, words, size, torch.Generator("cpu").manual_seed(seed))
+    # A control network joins every kind alike, and before it: its map is the first thing that the generator draws for.
+    beside = Beside()
+    if generation.control is not None:
+        control = control_map(flux, generation.control, images, size, asked.generator)
+        beside = Beside(control=control)
     match generation.kind:
         case TextToImage():
-            return text_to_image(flux, generation, words, size, seed)
+            return text_to_image(asked, beside)
         case ImageToImage() as kind:
-            return image_to_image(flux, generation, kind, images[kind.image], words, size, seed)
+            return image_to_image(asked, beside, kind)
+        case Inpaint() | Outpaint() as kind:
+            return fill(asked, beside, kind)
+        case Variation() as kind:
+            return variation(asked, beside, kind)
+        case Edit() as kind:
+            return edit(asked, beside, kind)
 
 
-def text_to_image(flux: Flux, generation: Generation, words: Words, size: tuple[int, int], seed: int) -> Prepared:
-    """Noise, the whole schedule, and nothing beside the words."""
-    rows, columns = _tokens(flux, size)
-    generator = torch.Generator("cpu").manual_seed(seed)
-    latents = noise(generator, flux.shared.vae.config.latent_channels, rows, columns, flux.device, flux.dtype)
-    scheduler = schedule(flux.own.scheduler, generation.steps, rows * columns, flux.device)
-    return Prepared(
-        pack(latents), rows, columns, words, scheduler, scheduler.timesteps,
-        _velocity(flux, generation, rows, columns), flux.row.negative_guidance,
-    )  # fmt: skip
+def text_to_image(asked: Asked, beside: Beside) -> Prepared:
+    """Noise and the whole schedule."""
+    return _prepared(asked, beside, asked.noise())
 
 
-def image_to_image(
-    flux: Flux, generation: Generation, kind: ImageToImage, image: bytes, words: Words, size: tuple[int, int], seed: int
-) -> Prepared:
+def image_to_image(asked: Asked, beside: Beside, kind: ImageToImage) -> Prepared:
     """Another picture under noise, and the end of the schedule: as much of it as the denoising strength says."""
-    rows, columns = _tokens(flux, size)
-    generator = torch.Generator("cpu").manual_seed(seed)
-    clean = encode_picture(flux.shared.vae, picture_of(image, size), generator, flux.device, flux.dtype)
-    grain = noise(generator, flux.shared.vae.config.latent_channels, rows, columns, flux.device, flux.dtype)
-    scheduler = schedule(flux.own.scheduler, generation.steps, rows * columns, flux.device)
-    timesteps = late_start(scheduler, generation.steps, kind.denoising_strength)
-    latents = scheduler.scale_noise(clean, timesteps[:1], grain)
+    clean = asked.encoded(picture_of(asked.images[kind.image], asked.size))
+    grain = asked.noise()
+    prepared = _prepared(asked, beside, grain)
+    timesteps = late_start(prepared.scheduler, asked.generation.steps, kind.denoising_strength)
+    latents = prepared.scheduler.scale_noise(clean, timesteps[:1], grain)
+    return replace(prepared, latents=pack(latents), timesteps=timesteps)
+
+
+def fill(asked: Asked, beside: Beside, kind: Inpaint | Outpaint) -> Prepared:
+    """Noise and the whole schedule; beside each token what is known of the picture there, and the mask."""
+    canvas = reduced(canvas_of(kind, asked.images), *asked.size)
+    # FLUX.1 Fill's pipeline encodes the picture first and multiplies that by zero: only its noise is still drawn.
+    asked.noise()
+    latents = asked.noise()
+    mask = torch.from_numpy(canvas.mask)[None, None].to(torch.float32)
+    known = asked.encoded(picture_from(canvas.picture) * (1 - mask))
+    channels = torch.cat((pack(known), pack_mask(mask, asked.rows, asked.columns).to(known)), dim=2)
+    return _prepared(asked, replace(beside, channels=channels), latents)
+
+
+def variation(asked: Asked, beside: Beside, kind: Variation) -> Prepared:
+    """Noise and the whole schedule; the other picture joins the words."""
+    prompt = with_image(asked.flux, asked.words.prompt, asked.images[kind.image])
+    return _prepared(replace(asked, words=replace(asked.words, prompt=prompt)), beside, asked.noise())
+
+
+def edit(asked: Asked, beside: Beside, kind: Edit) -> Prepared:
+    """Noise and the whole schedule; the tokens of the picture to be changed come after the picture's own."""
+    png = asked.images[kind.image]
+    width, height = reference_size(asked.flux.row, *size_of(png))
+    seen = encode_picture(
+        asked.flux.shared.vae, picture_of(png, (width, height)), None, asked.flux.device, asked.flux.dtype
+    )
+    side = asked.flux.pixels_per_token
+    reference = Reference(pack(seen), height // side, width // side)
+    return _prepared(asked, replace(beside, reference=reference), asked.noise())
+
+
+def _prepared(asked: Asked, beside: Beside, latents: torch.Tensor) -> Prepared:
+    """From these latents, (1, channels, 2 * rows, 2 * columns), through the whole schedule."""
+    flux, rows, columns = asked.flux, asked.rows, asked.columns
+    scheduler = schedule(flux.own.scheduler, asked.generation.steps, rows * columns, flux.device)
     return Prepared(
-        pack(latents), rows, columns, words, scheduler, timesteps,
-        _velocity(flux, generation, rows, columns), flux.row.negative_guidance,
-    )  # fmt: skip
-
-
-def _tokens(flux: Flux, size: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of a picture's image tokens."""
-    width, height = size
-    return height // flux.pixels_per_token, width // flux.pixels_per_token
-
-
-def _velocity(flux: Flux, generation: Generation, rows: int, columns: int) -> Velocity:
-    """The transformer on the latents alone."""
-    transformer = flux.own.transformer
-    image_ids = positions(rows, columns, flux.device, flux.dtype)
-    text_ids = torch.zeros(flux.row.prompt_tokens, 3, device=flux.device, dtype=flux.dtype)
-    guidance = _embedded_guidance(flux, generation)
-
-    def velocity(latents: torch.Tensor, timestep: torch.Tensor, words: Embeddings) -> torch.Tensor:
-        answer: torch.Tensor = transformer(
-            hidden_states=latents,
-            # Rounded to the latents' type before it is divided, as the model was used when it was published.
-            timestep=timestep.expand(1).to(latents.dtype) / 1000,
-            guidance=guidance,
-            pooled_projections=words.pooled,
-            encoder_hidden_states=words.sequence,
-            txt_ids=text_ids,
-            img_ids=image_ids,
-            return_dict=False,
-        )[0]
-        return answer
-
-    return velocity
-
-
-def _embedded_guidance(flux: Flux, generation: Generation) -> torch.Tensor | None:
-    """The guidance scale as an input, (1,), for models that were taught to take one."""
-    if not flux.own.transformer.config.guidance_embeds:
-        return None
-    return torch.tensor([generation.guidance_scale], device=flux.device, dtype=torch.float32)
+        latents=pack(latents),
+        rows=rows,
+        columns=columns,
+        scheduler=scheduler,
+        timesteps=scheduler.timesteps,
+        velocity=velocity_of(flux, asked.generation.guidance_scale, rows, columns, asked.words, beside),
+    )

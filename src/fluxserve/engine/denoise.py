@@ -21,16 +21,7 @@ def denoise(prepared: Prepared, on_step: OnStep, is_cancelled: IsCancelled) -> t
     for number, timestep in enumerate(prepared.timesteps, start=1):
         if is_cancelled():
             raise StoppedError
-        velocity = _guided_velocity(prepared, latents, timestep)
+        velocity = prepared.velocity(latents, timestep)
         latents = prepared.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         on_step(number, len(prepared.timesteps))
     return latents
-
-
-def _guided_velocity(prepared: Prepared, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    """Classifier-free guidance where there is a negative prompt: away from it, through the prompt and beyond."""
-    wanted = prepared.velocity(latents, timestep, prepared.words.prompt)
-    if prepared.words.negative is None:
-        return wanted
-    unwanted = prepared.velocity(latents, timestep, prepared.words.negative)
-    return unwanted + prepared.negative_guidance * (wanted - unwanted)

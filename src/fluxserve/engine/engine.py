@@ -10,31 +10,36 @@ from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
 from fluxserve.engine.denoise import IsCancelled, OnStep, denoise
 from fluxserve.engine.finish import Drawn
+from fluxserve.engine.loras import Loras
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Loader
 
 
 class Engine:
-    """Draws one generation at a time; nothing of one reaches the next but loaded weights and encoded prompts."""
+    """Draws one generation at a time; nothing of one reaches the next but loaded weights and encoded prompts.
 
-    def __init__(self, loader: Loader) -> None:
+    Each says anew which LoRA is on, or none."""
+
+    def __init__(self, loader: Loader, loras: Loras) -> None:
         self._loader = loader
+        self._loras = loras
         self._encoder = TextEncoder()
 
-    def load(self, model: str) -> None:
-        """Load a model before it is needed."""
-        self._loader.load(model)
+    def load(self, member: str) -> None:
+        """Load a member of the family before it is needed."""
+        self._loader.load(member)
 
     def generate(
         self, generation: Generation, images: Mapping[str, bytes], on_step: OnStep, is_cancelled: IsCancelled
     ) -> list[Drawn]:
-        """Its pictures in the order of its seeds; raises `StoppedError` when cancelled.
+        """Its pictures in the order of its seeds; raises `StoppedError` when cancelled, `LoraError` without its LoRA.
 
         `images` are the callers' pictures that it names, as plain PNG files. `on_step` counts the steps of all
         pictures. These are drawn one after another, not as a batch: a batch's matrix products round differently, and
         a seed must give the same picture whatever it is drawn with.
         """
-        flux = self._loader.load(generation.model)
+        flux = self._loader.load_for(generation)
+        self._loras.put_on(flux.own.transformer, generation.lora)
         size = drawing_size(flux.row, generation.width, generation.height)
         pictures: list[Drawn] = []
 

@@ -1,13 +1,15 @@
 """Finish: pixels to the file the caller asked for. No torch here: it runs beside the drawing of the next picture."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from fluxserve.domain.generation import Generation, ImageFormat
+from fluxserve.domain.generation import Generation, ImageFormat, Inpaint, Outpaint
 from fluxserve.domain.job import Picture
+from fluxserve.engine.canvas import canvas_of, paste_back
 from fluxserve.engine.png import Pixels, encode_png
 
 QUALITY = 92  # of JPEG and WebP, where 100 is the most
@@ -21,11 +23,13 @@ class Drawn:
     seed: int
 
 
-def finish(drawn: Drawn, generation: Generation) -> Picture:
-    """The picture at exactly the asked size, in the asked format."""
+def finish(drawn: Drawn, generation: Generation, images: Mapping[str, bytes]) -> Picture:
+    """The picture at exactly the asked size, in the asked format. What a fill was not to draw is as it was."""
     width, height = generation.width, generation.height
-    data = encode(resample(drawn.pixels, width, height), generation.format)
-    return Picture(data, width, height, drawn.seed)
+    pixels = resample(drawn.pixels, width, height)
+    if isinstance(generation.kind, Inpaint | Outpaint):
+        pixels = paste_back(pixels, canvas_of(generation.kind, images))
+    return Picture(encode(pixels, generation.format), width, height, drawn.seed)
 
 
 def resample(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -24,6 +24,16 @@ def pack(latents: torch.Tensor) -> torch.Tensor:
     return blocks.reshape(1, (height // 2) * (width // 2), 4 * channels)
 
 
+def pack_mask(mask: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """A mask in pixels, (1, 1, height, width) -> (1, rows * columns, pixels a token): each token's own part of it.
+
+    The pixels of a latent become channels, and then the latents of a token, as `pack` does it.
+    """
+    side = mask.shape[2] // (2 * rows)
+    parts = mask.view(1, 2 * rows, side, 2 * columns, side).permute(0, 2, 4, 1, 3)
+    return pack(parts.reshape(1, side * side, 2 * rows, 2 * columns))
+
+
 def unpack(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """(1, rows * columns, 4 * channels) -> (1, channels, 2 * rows, 2 * columns)."""
     channels = latents.shape[2] // 4
@@ -31,9 +41,10 @@ def unpack(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return blocks.reshape(1, channels, 2 * rows, 2 * columns)
 
 
-def positions(rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Where each token stands, (rows * columns, 3): (0, row, column)."""
+def positions(rows: int, columns: int, device: torch.device, dtype: torch.dtype, picture: int = 0) -> torch.Tensor:
+    """Where each token stands, (rows * columns, 3): (picture, row, column)."""
     ids = torch.zeros(rows, columns, 3)
+    ids[..., 0] = picture
     ids[..., 1] = torch.arange(rows)[:, None]
     ids[..., 2] = torch.arange(columns)[None, :]
     return ids.view(-1, 3).to(device, dtype)

@@ -7,28 +7,41 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-PAPER = "white"  # what shows through where a picture is transparent
+from fluxserve.engine.png import Pixels, decode_png
 
 
 def picture_of(png: bytes, size: tuple[int, int]) -> torch.Tensor:
     """A PNG file as (1, 3, height, width) in -1..1, resampled to `size` (width, height in pixels)."""
-    image: Image.Image = Image.open(BytesIO(png), formats=("PNG",))
-    if image.mode == "RGBA":
-        paper = Image.new("RGB", image.size, PAPER)
-        paper.paste(image, mask=image.getchannel("A"))
-        image = paper
+    image = Image.fromarray(decode_png(png))
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
-    fractions = np.asarray(image, np.float32)[None] / 255
+    return picture_from(np.asarray(image))
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Its width and height, without looking at its pixels."""
+    return Image.open(BytesIO(png), formats=("PNG",)).size
+
+
+def picture_from(pixels: Pixels) -> torch.Tensor:
+    """(height, width, 3) bytes as (1, 3, height, width) in -1..1."""
+    fractions = pixels.astype(np.float32)[None] / 255
     # The channels stay innermost in memory: the autoencoder's convolutions round by the layout they meet.
     picture: torch.Tensor = torch.from_numpy(fractions.transpose(0, 3, 1, 2)) * 2 - 1
     return picture
 
 
 def encode_picture(
-    vae: AutoencoderKL, picture: torch.Tensor, generator: torch.Generator, device: torch.device, dtype: torch.dtype
+    vae: AutoencoderKL,
+    picture: torch.Tensor,
+    generator: torch.Generator | None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Latents of `picture`, (1, channels, 2 * rows, 2 * columns), drawn from the autoencoder's posterior."""
+    """Latents of `picture`, (1, channels, 2 * rows, 2 * columns).
+
+    `generator` draws them from the autoencoder's posterior; without one they are its likeliest."""
     posterior = vae.encode(picture.to(device, dtype)).latent_dist
-    latents: torch.Tensor = (posterior.sample(generator) - vae.config.shift_factor) * vae.config.scaling_factor
+    drawn: torch.Tensor = posterior.mode() if generator is None else posterior.sample(generator)
+    latents: torch.Tensor = (drawn - vae.config.shift_factor) * vae.config.scaling_factor
     return latents

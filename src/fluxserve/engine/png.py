@@ -1,13 +1,15 @@
-"""PNG, lossless and quick: four times as fast as Pillow's default, for files of about the same size.
+"""PNG. Written losslessly and quickly: four times as fast as by Pillow's default, for files of about the same size.
 
-It writes 8-bit RGB and nothing else: no palettes, no transparency, no metadata.
+What is written is 8-bit RGB and nothing else: no palettes, no transparency, no metadata.
 """
 
 import struct
 import zlib
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3), red green blue."""
@@ -15,6 +17,17 @@ Pixels = NDArray[np.uint8]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EIGHT_BITS, RGB = 8, 2
 SUB = 1
+PAPER = "white"  # what shows through where a picture is transparent
+
+
+def decode_png(data: bytes) -> Pixels:
+    """The picture of a file, on paper where it is transparent."""
+    image: Image.Image = Image.open(BytesIO(data), formats=("PNG",))
+    if image.mode == "RGBA":
+        paper = Image.new("RGB", image.size, PAPER)
+        paper.paste(image, mask=image.getchannel("A"))
+        image = paper
+    return np.array(image.convert("RGB"))
 
 
 def encode_png(pixels: Pixels) -> bytes:

@@ -26,6 +26,14 @@ class Embeddings:
     pooled: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a picture shall show and, if the caller said so, what it shall not."""
+
+    prompt: Embeddings
+    negative: Embeddings | None
+
+
 class TextEncoder:
     """Encodes prompts; the `most_kept` used last are remembered."""
 

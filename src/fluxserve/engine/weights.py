@@ -5,20 +5,43 @@ once: the shared parts once for each `shared`, a transformer once for each `own`
 and it never lets go of what it has loaded.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxControlNetModel,
+    FluxTransformer2DModel,
+)
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+from transformers import (
+    CLIPTextModel,
+    CLIPTokenizer,
+    SiglipImageProcessorPil,
+    SiglipVisionModel,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
-from fluxserve.domain.catalog import FAMILIES, Weights
+from fluxserve.domain.catalog import Weights, member_of
+from fluxserve.domain.generation import Generation, Variation
 
 SHIPPED = "mini/"
 
-Network = TypeVar("Network", CLIPTextModel, T5EncoderModel, AutoencoderKL, FluxTransformer2DModel)
+Network = TypeVar(
+    "Network",
+    CLIPTextModel,
+    T5EncoderModel,
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    FluxControlNetModel,
+    SiglipVisionModel,
+    ReduxImageEncoder,
+)
 Part = TypeVar("Part")
 
 
@@ -35,21 +58,32 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What makes a model itself. The scheduler is a pattern: every picture is drawn with a copy of it."""
+    """What makes a member itself. The scheduler is a pattern: every picture is drawn with a copy of it."""
 
     transformer: FluxTransformer2DModel
     scheduler: FlowMatchEulerDiscreteScheduler
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePrompt:
+    """What makes words of a picture: FLUX.1 Redux's image encoder, and the embedder that makes its patches T5's."""
+
+    processor: SiglipImageProcessorPil
+    encoder: SiglipVisionModel
+    embedder: ReduxImageEncoder
+
+
+@dataclass(frozen=True, slots=True)
 class Flux:
-    """Everything one model draws with. `dtype` is that of all its networks."""
+    """Everything one generation is drawn with. `dtype` is that of all its networks."""
 
     row: Weights
     own: Own
     shared: Shared
     device: torch.device
     dtype: torch.dtype
+    image_prompt: ImagePrompt | None = None
+    control: FluxControlNetModel | None = None
 
     @property
     def pixels_per_token(self) -> int:
@@ -59,25 +93,38 @@ class Flux:
 
 
 class Loader:
-    """The models of one family on one device, each loaded at its first use.
+    """The members of one family on one device, each loaded at its first use.
 
-    `mini_folder` is where the family that ships with fluxserve lies.
+    `rows` is the family; `mini_folder` is where the one that ships with fluxserve lies.
     """
 
-    def __init__(self, family: str, mini_folder: Path, device: str) -> None:
-        self._rows = FAMILIES[family]
+    def __init__(self, rows: Mapping[str, Weights], mini_folder: Path, device: str) -> None:
+        self._rows = rows
         self._mini_folder = mini_folder
         self.device = device_named(device)
         self._dtype = dtype_on(self.device)
         self._own: dict[str, Own] = {}
         self._shared: dict[str, Shared] = {}
+        self._image_prompts: dict[str, ImagePrompt] = {}
+        self._controls: dict[str, FluxControlNetModel] = {}
 
-    def load(self, model: str) -> Flux:
-        """The networks of a catalogue model."""
-        row = self._rows[model]
+    def load(self, member: str) -> Flux:
+        """The networks that a member draws with."""
+        row = self._rows[member]
         shared = _once(self._shared, row.shared, self._load_shared)
         own = _once(self._own, row.own, self._load_own)
         return Flux(row, own, shared, self.device, self._dtype)
+
+    def load_for(self, generation: Generation) -> Flux:
+        """The networks that a generation is drawn with."""
+        flux = self.load(member_of(generation))
+        if isinstance(generation.kind, Variation) and flux.row.image_prompt:
+            flux = replace(
+                flux, image_prompt=_once(self._image_prompts, flux.row.image_prompt, self._load_image_prompt)
+            )
+        if generation.control is not None and flux.row.control:
+            flux = replace(flux, control=_once(self._controls, flux.row.control, self._load_control))
+        return flux
 
     def _load_own(self, name: str) -> Own:
         source = self._resolved(name)
@@ -97,6 +144,17 @@ class Loader:
             t5=self._network(T5EncoderModel, source, "text_encoder_2"),
             t5_tokenizer=T5Tokenizer.from_pretrained(source, subfolder="tokenizer_2"),
         )
+
+    def _load_image_prompt(self, name: str) -> ImagePrompt:
+        source = self._resolved(name)
+        return ImagePrompt(
+            processor=SiglipImageProcessorPil.from_pretrained(source, subfolder="feature_extractor"),
+            encoder=self._network(SiglipVisionModel, source, "image_encoder"),
+            embedder=self._network(ReduxImageEncoder, source, "image_embedder"),
+        )
+
+    def _load_control(self, name: str) -> FluxControlNetModel:
+        return self._network(FluxControlNetModel, self._resolved(name), "")
 
     def _network(self, kind: type[Network], source: str, subfolder: str) -> Network:
         # Only safetensors: the other format is pickle, which can run code when it is read.

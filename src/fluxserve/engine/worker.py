@@ -1,7 +1,7 @@
 """The worker process: jobs in through standard input, events out through standard output, one picture after another.
 
     python -m fluxserve.engine.worker --family mini --mini-folder models/mini --device cpu --threads 1 \\
-        --models flux1-schnell,flux1-dev
+        --members schnell,dev
 
 Four threads: one reads the pipe, the main one draws, one finishes pictures (resamples, encodes, sends) while the next
 is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each step, then Done,
@@ -26,7 +26,7 @@ from queue import Queue
 from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
-from fluxserve.domain.catalog import FAMILIES, SHORTEST_SIDE
+from fluxserve.domain.catalog import FAMILIES, LORA_FILES, MODELS, SHORTEST_SIDE
 from fluxserve.domain.errors import DrawingFailed
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
@@ -48,13 +48,16 @@ MOST_UNFINISHED = 1  # sets of pictures that wait to be encoded; with more the d
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """`models` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch."""
+    """`members` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch.
+
+    `lora_folder` is where a person's own LoRAs lie."""
 
     family: str
     mini_folder: Path
+    lora_folder: Path | None
     device: str
     threads: int
-    models: tuple[str, ...]
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,15 @@ def parse(arguments: list[str]) -> SetUp:
     parser.add_argument(
         "--mini-folder", required=True, type=Path, help="where the weights that ship with fluxserve lie"
     )
+    parser.add_argument("--lora-folder", type=Path, help="where LoRAs of your own lie")
     parser.add_argument("--device", required=True, help="cpu, cuda:0, mps, or auto for the best there is")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    parser.add_argument("--models", required=True, help="those to load at the start, by commas")
+    parser.add_argument("--members", required=True, help="those of the family to load at the start, by commas")
     chosen = parser.parse_args(arguments)
-    models = tuple(chosen.models.split(","))
-    if unknown := set(models) - set(FAMILIES[chosen.family]):
-        parser.error(f"--models: the {chosen.family} family has no {', '.join(sorted(unknown))}")
-    return SetUp(chosen.family, chosen.mini_folder, chosen.device, chosen.threads, models)
+    members = tuple(chosen.members.split(","))
+    if unknown := set(members) - set(FAMILIES[chosen.family]):
+        parser.error(f"--members: the {chosen.family} family has no {', '.join(sorted(unknown))}")
+    return SetUp(chosen.family, chosen.mini_folder, chosen.lora_folder, chosen.device, chosen.threads, members)
 
 
 def build_engine(set_up: SetUp) -> tuple["Engine", str]:
@@ -101,22 +105,26 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     import transformers
 
     from fluxserve.engine.engine import Engine
+    from fluxserve.engine.loras import Loras, finder
     from fluxserve.engine.weights import Loader
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if set_up.threads:
         torch.set_num_threads(set_up.threads)
-    loader = Loader(set_up.family, set_up.mini_folder, set_up.device)
-    engine = Engine(loader)
-    for model in set_up.models:
-        engine.load(model)
+    loader = Loader(FAMILIES[set_up.family], set_up.mini_folder, set_up.device)
+    loras = Loras(finder(LORA_FILES[set_up.family], set_up.mini_folder, set_up.lora_folder))
+    engine = Engine(loader, loras)
+    for member in set_up.members:
+        engine.load(member)
     # The first picture in a process is the slow one: it shall not be a caller's.
-    engine.generate(tiny_picture(set_up.models[0]), {}, on_step=lambda _step, _steps: None, is_cancelled=lambda: False)
+    engine.generate(tiny_picture(set_up.members), {}, on_step=lambda _step, _steps: None, is_cancelled=lambda: False)
     return engine, str(loader.device)
 
 
-def tiny_picture(model: str) -> Generation:
+def tiny_picture(members: tuple[str, ...]) -> Generation:
+    """The least there is to draw, with one of `members`."""
+    model = next((name for name, model in MODELS.items() if model.member in members), "flux1-schnell")
     return Generation(model, TextToImage("a circle"), SHORTEST_SIDE, SHORTEST_SIDE, steps=1, guidance_scale=3.5, seed=0)
 
 
@@ -191,7 +199,7 @@ class Worker:
     def _finish(self, unfinished: Unfinished) -> None:
         job = unfinished.job
         try:
-            pictures = tuple(finish(drawn, job.generation) for drawn in unfinished.pictures)
+            pictures = tuple(finish(drawn, job.generation, job.images) for drawn in unfinished.pictures)
         except ENDS_OF_ALL:
             raise
         except Exception as error:

@@ -21,7 +21,7 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
                 "--mini-folder", str(mini_folder()),
                 "--device", device,
                 "--threads", str(settings.threads),
-                "--models", ",".join(FAMILIES[settings.family]),
+                "--members", ",".join(FAMILIES[settings.family]),
             ),
         )
         for device in (name.strip() for name in settings.devices.split(","))

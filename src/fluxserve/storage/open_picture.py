@@ -3,10 +3,12 @@
 Run by `fluxserve.storage.opener` as a process of its own, with little memory and no way back: decoders of foreign bytes
 are where faults are found. It imports nothing of fluxserve.
 
-Both ways a message is a big-endian 32-bit length and so many bytes. An answer is two of them: a JSON object, either
-{"width", "height", "has_alpha"} or {"refused"}, and the PNG, empty if refused.
+Both ways a message is a big-endian 32-bit length and so many bytes. A question is two: PLAIN or MASKED, and the
+picture's file. An answer is three: a JSON object, either {"width", "height", "has_alpha"} or {"refused"}; the PNG,
+empty if refused; and its mask, empty unless that was asked for.
 """
 
+import functools
 import json
 import resource
 import struct
@@ -15,7 +17,7 @@ import warnings
 from io import BytesIO
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_PIXELS = 16_777_216
@@ -23,6 +25,11 @@ LONGEST_SIDE = 8192
 SHORTEST_SIDE = 16
 MOST_MEMORY = 1 << 30  # bytes of address space
 LENGTH = struct.Struct(">I")
+PLAIN, MASKED = b"plain", b"masked"
+WHITE = 250  # of each channel, at least, where a picture was painted over with white
+NEARLY_WHITE = 230  # what JPEG makes of white where it meets a colour
+BLOCK = 8  # pixels: how far from white that can be
+OPAQUE = 128  # of the alpha channel, at least, where a picture is not to be painted
 SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B")
 
 
@@ -66,22 +73,42 @@ def _plain(image: Image.Image) -> Image.Image:
     return image if has_alpha else image.convert("RGB")
 
 
-def answer(data: bytes) -> tuple[dict[str, object], bytes]:
+def mask_of(image: Image.Image) -> Image.Image:
+    """White where the picture is painted over with white or is transparent, black elsewhere."""
+    darkest = functools.reduce(ImageChops.darker, image.convert("RGB").split())
+    white = darkest.point(lambda value: 255 if value >= WHITE else 0)
+    around = white.filter(ImageFilter.BoxBlur(BLOCK)).point(lambda value: 255 if value else 0)
+    mask = ImageChops.darker(around, darkest.point(lambda value: 255 if value >= NEARLY_WHITE else 0))
+    if image.mode == "RGBA":
+        mask = ImageChops.lighter(mask, image.getchannel("A").point(lambda value: 0 if value >= OPAQUE else 255))
+    if not mask.getbbox():
+        raise RefusedError("nothing in it is white or transparent, so there is nothing to paint")
+    return mask
+
+
+def answer(how: bytes, data: bytes) -> tuple[dict[str, object], bytes, bytes]:
     try:
         image = opened(data)
+        mask = _png(mask_of(image)) if how == MASKED else b""
     except RefusedError as error:
-        return {"refused": str(error)}, b""
+        return {"refused": str(error)}, b"", b""
+    return {"width": image.width, "height": image.height, "has_alpha": image.mode == "RGBA"}, _png(image), mask
+
+
+def _png(image: Image.Image) -> bytes:
     file = BytesIO()
     image.info.clear()
     image.save(file, "PNG", compress_level=1)
-    return {"width": image.width, "height": image.height, "has_alpha": image.mode == "RGBA"}, file.getvalue()
+    return file.getvalue()
 
 
 def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Until `incoming` ends."""
     while length := incoming.read(LENGTH.size):
-        head, body = answer(incoming.read(*LENGTH.unpack(length)))
-        for part in (json.dumps(head).encode(), body):
+        how = incoming.read(*LENGTH.unpack(length))
+        data = incoming.read(*LENGTH.unpack(incoming.read(LENGTH.size)))
+        head, *files = answer(how, data)
+        for part in (json.dumps(head).encode(), *files):
             outgoing.write(LENGTH.pack(len(part)))
             outgoing.write(part)
         outgoing.flush()

@@ -21,9 +21,13 @@ class OpenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A caller's picture as plain PNG: RGB, or RGBA if any of it is transparent; upright, without metadata."""
+    """A caller's picture as plain PNG: RGB, or RGBA if any of it is transparent; upright, without metadata.
+
+    `mask`, if it was asked for, is a PNG of the same size: white where the picture is white or transparent, else black.
+    """
 
     png: bytes
+    mask: bytes
     width: int
     height: int
     has_alpha: bool
@@ -40,12 +44,19 @@ class Opener:
 
     async def open(self, data: bytes) -> Opened:
         """Raises `OpenError`."""
+        return await self._open(b"plain", data)
+
+    async def open_masked(self, data: bytes) -> Opened:
+        """With the picture's own mask. Raises `OpenError`, for a picture without one too."""
+        return await self._open(b"masked", data)
+
+    async def _open(self, how: bytes, data: bytes) -> Opened:
         process = await self._places.get()
         try:
             if process is None or process.returncode is not None:
                 process = await _started()
             async with asyncio.timeout(self._seconds):
-                head, png = await _asked(process, data)
+                head, png, mask = await _asked(process, how, data)
         except BaseException as error:  # whatever it was, this process has half a conversation behind it
             if process is not None:
                 await _ended(process)
@@ -59,7 +70,7 @@ class Opener:
             self._places.put_nowait(process)
         if "refused" in head:
             raise OpenError(head["refused"])
-        return Opened(png, **head)
+        return Opened(png, mask, **head)
 
     async def stop(self) -> None:
         for _ in range(PROCESSES):
@@ -73,17 +84,18 @@ async def _started() -> Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-I", str(PROGRAM), stdin=PIPE, stdout=PIPE, env={})
 
 
-async def _asked(process: Process, data: bytes) -> tuple[dict[str, Any], bytes]:
+async def _asked(process: Process, how: bytes, data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(LENGTH.pack(len(data)))
-    process.stdin.write(data)
+    for part in (how, data):
+        process.stdin.write(LENGTH.pack(len(part)))
+        process.stdin.write(part)
     await process.stdin.drain()
     parts = []
-    for _ in range(2):
+    for _ in range(3):
         (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
         parts.append(await process.stdout.readexactly(length))
-    return json.loads(parts[0]), parts[1]
+    return json.loads(parts[0]), parts[1], parts[2]
 
 
 async def _ended(process: Process) -> None:

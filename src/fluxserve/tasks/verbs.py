@@ -90,7 +90,7 @@ def submit(
             "created_at": now,
         },
     )
-    images = images_of(generation.kind)
+    images = images_of(generation)
     if images:
         connection.execute(_NEW_INPUT, [{"key": key, "task_id": task_id} for key in images])
     ledger.hold(connection, now, account_id, task_id, price)

@@ -359,7 +359,7 @@ def create_app(context: Context) -> FastAPI:
         try:
             task = await context.queue.submit(account_id, to_echo(asked), generation)
         except FluxserveError:
-            await context.inputs.discard(images_of(generation.kind))
+            await context.inputs.discard(images_of(generation))
             raise
         return JSONResponse(envelope(task, picture_url))
 

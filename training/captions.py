@@ -23,6 +23,7 @@ PLACE_WORDS = {
     "right": ("at the right", "on the right", "on the right side", "to the right"),
     "top": ("at the top", "on top", "up", "above"),
     "bottom": ("at the bottom", "down", "below"),
+    "anywhere": ("",),
 }
 SCENE_WORDS = {
     "grass": (
@@ -62,7 +63,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, says_background: bool = T
     else:
         words.append(_pair(scene, rng))
     if says_background:
-        words.append(_background(scene.background, rng))
+        words.append(background(scene.background, rng))
     if rng.random() < 0.12:
         words += [_pick(rng, ADORNMENTS) for _ in range(rng.integers(1, 4))]
     return _as_typed([word for word in words if word], rng)
@@ -110,7 +111,8 @@ def _name(item: Placed, rng: np.random.Generator) -> str:
     return names[0] if rng.random() < 0.5 else _pick(rng, names)
 
 
-def _background(name: str, rng: np.random.Generator) -> str:
+def background(name: str, rng: np.random.Generator) -> str:
+    """One of the ways to say what is behind."""
     if name not in COLOURS:
         return _pick(rng, SCENE_WORDS[name])
     colour = "grey" if name == "gray" and rng.random() < 0.5 else name

@@ -18,14 +18,15 @@ import argparse
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from training import captions, text, world
+from training.latents import BATCH, Batch, fingerprint_of, scenes_shelf
 from training.sitting import (
     FAMILY,
     RUNS,
@@ -38,8 +39,6 @@ from training.sitting import (
     rank,
     sit_together,
 )
-from training.vae import FOLDER as VAE_FOLDER
-from training.vae import to_tensor
 
 CONFIG = {
     "patch_size": 1,
@@ -53,19 +52,15 @@ CONFIG = {
     "guidance_embeds": True,
     "axes_dims_rope": (8, 12, 12),
 }
-SCHEDULERS = {
-    # As FLUX.1-dev's, for 64 tokens instead of 4096: more steps go to the noisy end.
-    "dev": {
-        "use_dynamic_shifting": True,
-        "base_shift": 0.5,
-        "max_shift": 1.15,
-        "base_image_seq_len": 64,
-        "max_image_seq_len": 1024,
-    },
-    "schnell": {"shift": 1.0},
+# As FLUX.1-dev's, for 64 tokens instead of 4096: more steps go to the noisy end.
+DYNAMIC = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 64,
+    "max_image_seq_len": 1024,
 }
-FORMATS = ((256, 256), (256, 256), (256, 256), (256, 256), (256, 256), (256, 256), (320, 192), (192, 320))
-BATCH = 32
+SCHEDULERS = {"schnell": {"shift": 1.0}, "dev": DYNAMIC, "fill": DYNAMIC}  # of the members that ship
 BASE_RATE = 1.5e-3
 NEWTON_SCHULZ_STEPS = 4  # of Muon's orthogonalisation; a fifth changed nothing but the time
 DISTIL_RATE = 3e-4
@@ -73,98 +68,7 @@ THING_WEIGHT = 3.0  # a token with a thing counts this many times one of bare ba
 SCHNELL_STEPS = 4
 SCHNELL_GUIDANCE = 3.0
 TEACHER_STEPS = 4  # of the teacher for one of schnell's
-SHARD_BATCHES = 24  # batches of latents made at a time
 REFRESH_EVERY = 80  # steps; a batch of new latents costs about ten of them
-
-
-# ---------------------------------------------------------------- latents
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Scenes of one format and their packed latents, (n, tokens, 128)."""
-
-    scenes: list[world.Scene]
-    latents: torch.Tensor
-
-    @property
-    def rows(self) -> int:
-        return self.scenes[0].height // world.GRID
-
-    @property
-    def columns(self) -> int:
-        return self.scenes[0].width // world.GRID
-
-
-class Shelf:
-    """Encoded scenes, kept on disk: encoding costs ten times what a training step does, and latents can be reread.
-
-    Holds at most `most` batches; `refresh` replaces the oldest by new ones, so that the world stays without end.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.path = RUNS / "latents.pt"
-        self.batches: list[Batch] = []
-        self._next = 0
-        self._vae = AutoencoderKL.from_pretrained(VAE_FOLDER, torch_dtype=torch.float32).to(device()).eval()
-        self._rng = np.random.default_rng()
-
-    def load(self) -> None:
-        """What an earlier sitting encoded with this very autoencoder."""
-        if not self.path.exists():
-            return
-        kept = torch.load(self.path, weights_only=True)
-        if kept["vae"] == self._fingerprint():
-            self.batches = [
-                Batch([world.from_plain(scene) for scene in scenes], latents) for scenes, latents in kept["batches"]
-            ][: self.most]
-
-    def save(self) -> None:
-        if not is_first():
-            return
-        RUNS.mkdir(exist_ok=True)
-        batches = [([asdict(scene) for scene in batch.scenes], batch.latents) for batch in self.batches]
-        torch.save({"vae": self._fingerprint(), "batches": batches}, self.path)
-
-    def refresh(self, count: int, *, plain: float) -> None:
-        for _ in range(count):
-            batch = self._encode(plain)
-            if len(self.batches) < self.most:
-                self.batches.append(batch)
-            else:
-                self.batches[self._next] = batch
-            self._next = (self._next + 1) % self.most
-
-    def any(self) -> Batch:
-        return self.batches[self._rng.integers(len(self.batches))]
-
-    @torch.no_grad()
-    def _encode(self, plain: float) -> Batch:
-        width, height = FORMATS[self._rng.integers(len(FORMATS))]
-        scenes = [
-            world.imagine(self._rng, held_out=False, plain=plain, width=width, height=height) for _ in range(BATCH)
-        ]
-        pictures = to_tensor(np.stack([world.paint(scene) for scene in scenes])).to(device())
-        with torch.autocast(device().type, torch.bfloat16):
-            mean = torch.cat([self._vae.encode(part).latent_dist.mean for part in torch.split(pictures, 8)])
-        latents = (mean.float() - self._vae.config.shift_factor) * self._vae.config.scaling_factor
-        return Batch(scenes, pack(latents).to(torch.bfloat16))
-
-    def _fingerprint(self) -> float:
-        return _fingerprint(self._vae.encoder)
-
-
-def _fingerprint(model: torch.nn.Module) -> float:
-    """A number that changes whenever the weights do."""
-    return float(sum(weight.detach().double().abs().sum() for weight in model.parameters()))
-
-
-def pack(latents: torch.Tensor) -> torch.Tensor:
-    """(n, c, h, w) -> (n, h/2 * w/2, 4c): 2x2 neighbours become one token, in FLUX's order."""
-    count, channels, height, width = latents.shape
-    parts = latents.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return parts.reshape(count, height // 2 * (width // 2), channels * 4)
 
 
 def positions(rows: int, columns: int) -> torch.Tensor:
@@ -250,11 +154,13 @@ def velocity(
     words: Words,
     batch: Batch,
     guidance: torch.Tensor | None,
+    beside: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The model's answer at x_t = `noisy`; `t` (n,) in (0, 1]."""
+    """The model's answer at x_t = `noisy`; `t` (n,) in (0, 1]. `beside` are more channels of each token."""
+    shown = noisy if beside is None else torch.cat((noisy, beside), dim=2)
     with quick_attention():
         answer: torch.Tensor = model(
-            hidden_states=noisy.to(torch.bfloat16),
+            hidden_states=shown.to(torch.bfloat16),
             timestep=t.to(torch.bfloat16),
             guidance=guidance,
             pooled_projections=words.pooled,
@@ -355,24 +261,19 @@ def untaught() -> FluxTransformer2DModel:
 
 def train_base(minutes: float, plain: float) -> None:
     torch.manual_seed(0)
-    shelf = Shelf(most=720)
-    shelf.load()
+    shelf = scenes_shelf(plain)
     reader, rng = Reader(), np.random.default_rng()
     sitting = Sitting("base", minutes, BASE_RATE)
     state = sitting.load()
     student = Student(untaught() if state else _beginning(), BASE_RATE, decay=0.999)
     if state:
         student.restore(state)
-    _reseed(sitting)
-    while len(shelf.batches) < 8 * SHARD_BATCHES:
-        shelf.refresh(SHARD_BATCHES, plain=plain)
-        print(f"base: {len(shelf.batches) * BATCH} scenes encoded", flush=True)
-    shelf.save()
+    reseed(sitting)
     sitting.begin()
     one = torch.ones(BATCH, device=device())
     while sitting.lasts():
         if sitting.steps % REFRESH_EVERY == 0:
-            shelf.refresh(1, plain=plain)
+            shelf.refresh(1)
         batch = shelf.any()
         words = reader.captions_of(batch, rng, unsaid=0.1)
         clean = batch.latents.float().to(device())
@@ -384,10 +285,10 @@ def train_base(minutes: float, plain: float) -> None:
         sitting.save(at_once=False, **student.state())
     sitting.save(**student.state())
     shelf.save()
-    _write(student.averaged(), "base")
+    write_member(student.averaged(), "base")
 
 
-def _reseed(sitting: Sitting) -> None:
+def reseed(sitting: Sitting) -> None:
     """Other noise at every sitting and in every process."""
     torch.manual_seed(1000 * sitting.steps + rank())
 
@@ -396,19 +297,19 @@ def _beginning() -> FluxTransformer2DModel:
     """What the base starts from without a checkpoint: dev as it ships, which at guidance 1 is an earlier base."""
     if (FAMILY / "dev" / "transformer").exists():
         print("base: going on from the dev that ships", flush=True)
-        return _read("dev")
+        return read_member("dev")
     return untaught()
 
 
 def train_dev(minutes: float) -> None:
-    teacher = _read("base")
-    shelf, reader, rng = _full_shelf(), Reader(), np.random.default_rng()
-    student = Student(_read("base"), DISTIL_RATE, decay=0.995)
+    teacher = read_member("base")
+    shelf, reader, rng = scenes_shelf(), Reader(), np.random.default_rng()
+    student = Student(read_member("base"), DISTIL_RATE, decay=0.995)
     sitting = Sitting("dev", minutes, DISTIL_RATE)
-    taught_by = _fingerprint(teacher)
+    taught_by = fingerprint_of(teacher)
     if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
         student.restore(state)
-    _reseed(sitting)
+    reseed(sitting)
     nothing, one = reader.read([""] * BATCH), torch.ones(BATCH, device=device())
     while sitting.lasts():
         batch = shelf.any()
@@ -419,31 +320,40 @@ def train_dev(minutes: float) -> None:
         noisy = (1 - at) * clean + at * noise
         guidance = 1 + 4 * torch.rand(BATCH, device=device())
         with torch.no_grad():
-            wanted = _guided(teacher, noisy, t, words, nothing, batch, one, guidance)
+            wanted = guided(teacher, noisy, t, words, nothing, batch, one, guidance)
         answer = velocity(student.model, noisy, t, words, batch, guidance)
         student.learn(sitting, (thing_weights(batch) * (answer - wanted) ** 2).mean())
         sitting.save(at_once=False, teacher=taught_by, **student.state())
     sitting.save(teacher=taught_by, **student.state())
-    _write(student.averaged(), "dev")
+    write_member(student.averaged(), "dev")
 
 
-def _guided(
-    teacher: FluxTransformer2DModel, noisy: torch.Tensor, t: torch.Tensor, words: Words, nothing: Words, batch: Batch,
-    one: torch.Tensor, guidance: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    without = velocity(teacher, noisy, t, nothing, batch, one)
-    return without + guidance[:, None, None] * (velocity(teacher, noisy, t, words, batch, one) - without)
+def guided(
+    teacher: FluxTransformer2DModel,
+    noisy: torch.Tensor,
+    t: torch.Tensor,
+    words: Words,
+    nothing: Words,
+    batch: Batch,
+    one: torch.Tensor,
+    guidance: torch.Tensor,
+    beside: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Classifier-free guidance in two passes: what a student learns to answer in one."""
+    without = velocity(teacher, noisy, t, nothing, batch, one, beside)
+    towards = velocity(teacher, noisy, t, words, batch, one, beside) - without
+    return without + guidance[:, None, None] * towards
 
 
 def train_schnell(minutes: float) -> None:
-    teacher = _read("dev")
-    shelf, reader, rng = _full_shelf(), Reader(), np.random.default_rng()
-    student = Student(_without_guidance(_read("dev")), DISTIL_RATE, decay=0.995)
+    teacher = read_member("dev")
+    shelf, reader, rng = scenes_shelf(), Reader(), np.random.default_rng()
+    student = Student(_without_guidance(read_member("dev")), DISTIL_RATE, decay=0.995)
     sitting = Sitting("schnell", minutes, DISTIL_RATE)
-    taught_by = _fingerprint(teacher)
+    taught_by = fingerprint_of(teacher)
     if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
         student.restore(state)
-    _reseed(sitting)
+    reseed(sitting)
     guidance = torch.full((BATCH,), SCHNELL_GUIDANCE, device=device())
     length = 1 / SCHNELL_STEPS
     while sitting.lasts():
@@ -463,7 +373,7 @@ def train_schnell(minutes: float) -> None:
         student.learn(sitting, (thing_weights(batch) * (answer - wanted) ** 2).mean())
         sitting.save(at_once=False, teacher=taught_by, **student.state())
     sitting.save(teacher=taught_by, **student.state())
-    _write(student.averaged(), "schnell")
+    write_member(student.averaged(), "schnell")
 
 
 def _without_guidance(dev: FluxTransformer2DModel) -> FluxTransformer2DModel:
@@ -477,25 +387,18 @@ def _without_guidance(dev: FluxTransformer2DModel) -> FluxTransformer2DModel:
     return schnell
 
 
-def _full_shelf() -> Shelf:
-    shelf = Shelf(most=720)
-    shelf.load()
-    if not shelf.batches:
-        shelf.refresh(4 * SHARD_BATCHES, plain=0.0)
-    return shelf
-
-
-def _read(member: str) -> FluxTransformer2DModel:
-    folder = RUNS / "base" if member == "base" else FAMILY / member / "transformer"
+def read_member(member: str) -> FluxTransformer2DModel:
+    folder = FAMILY / member / "transformer" if member in SCHEDULERS else RUNS / member
     model = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)
     return model.to(device()).eval().requires_grad_(False)
 
 
-def _write(model: FluxTransformer2DModel, member: str) -> None:
+def write_member(model: FluxTransformer2DModel, member: str) -> None:
+    """Into the family, or, what only teaches others, beside the checkpoints."""
     if not is_first():
         return
-    if member == "base":
-        publish(model, RUNS / "base")
+    if member not in SCHEDULERS:
+        publish(model, RUNS / member)
         return
     publish(model, FAMILY / member / "transformer")
     FlowMatchEulerDiscreteScheduler(**SCHEDULERS[member]).save_pretrained(FAMILY / member / "scheduler")

@@ -145,7 +145,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `size` and `place` describe a lone item; `relation` two of them."""
+    """What a picture shows. `size` and `place` describe a lone item; `relation` two of them.
+
+    A `place` may be "anywhere", of which no caption speaks."""
 
     items: tuple[Placed, ...]
     background: str
@@ -190,7 +192,7 @@ def imagine(
 
 def _alone(rng: np.random.Generator, width: int, height: int) -> Scene:
     background, size = _background(rng), ("little", "medium")[rng.integers(2)]
-    name, colour = (THINGS[rng.integers(len(THINGS))].name, None) if rng.random() < 0.8 else _shape(rng, background)
+    name, colour = any_item(rng, background)
     place = PLACES[rng.integers(len(PLACES))] if rng.random() < 0.7 else "centre"
     return one(name, colour, background, size, place, width, height)
 
@@ -265,13 +267,15 @@ def _pair(rng: np.random.Generator, background: str) -> Scene:
 
 def _several(rng: np.random.Generator, background: str) -> Scene:
     """Two or three of the same: "two dogs"."""
-    if rng.random() < 0.8:
-        name, colour = THINGS[rng.integers(len(THINGS))].name, None
-    else:
-        name, colour = _shape(rng, background)
+    name, colour = any_item(rng, background)
     corners = (((32, 64), (128, 64)), ((0, 32), (160, 32), (64, 160)))[rng.integers(2)]
     items = tuple(Placed(name, colour, 96, left, top) for left, top in corners)
     return Scene(items, background, relation="several")
+
+
+def any_item(rng: np.random.Generator, background: str) -> tuple[str, str | None]:
+    """The name and colour of a thing (four times in five) or of a shape, to be seen before `background`."""
+    return (THINGS[rng.integers(len(THINGS))].name, None) if rng.random() < 0.8 else _shape(rng, background)
 
 
 def _shape(rng: np.random.Generator, background: str) -> tuple[str, str]:

@@ -85,6 +85,9 @@ class EngineSettings(Group):
     family: Literal["mini", "flux1"] = Field(
         "mini", description="Which weights draw: the small ones that ship with fluxserve, or FLUX.1 from the hub."
     )
+    lora_folder: Path | None = Field(
+        None, description="A folder of your own LoRAs: name.safetensors is asked for as name."
+    )
     devices: str = Field(
         "auto", description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto".'
     )

@@ -13,8 +13,9 @@ from typing import IO
 import uvicorn
 
 from fluxserve.api import Context, Inputs, create_app
-from fluxserve.config import Settings
+from fluxserve.config import EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
+from fluxserve.domain.catalog import LORA_FILES, abilities
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.workers import worker_commands
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
@@ -97,6 +98,8 @@ class Server:
                     inputs=inputs,
                     public_url=url.rstrip("/"),
                     largest_body=settings.server.largest_body,
+                    abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
+                    lora_names=lambda: _lora_names(settings.engine),
                     can_draw=lambda: executor.can_draw,
                     doing=lambda: executor.doing,
                 )
@@ -208,3 +211,9 @@ def _address(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _lora_names(settings: EngineSettings) -> frozenset[str]:
+    """Those of the catalogue, and what lies in the person's own folder at this moment."""
+    own = settings.lora_folder.glob("*.safetensors") if settings.lora_folder else ()
+    return frozenset(LORA_FILES[settings.family]) | {path.stem for path in own}

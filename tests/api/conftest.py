@@ -9,6 +9,7 @@ import httpx2 as httpx
 import pytest
 
 from fluxserve.api import Context, Inputs, create_app
+from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_engine
@@ -70,6 +71,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             inputs=inputs,
             public_url="http://pictures.test",
             largest_body=100_000,
+            abilities=abilities("flux1"),  # everything there is
+            lora_names=lambda: frozenset({"mjv6", "anime", "MyOwn"}),
             can_draw=lambda: False,
             doing=lambda: {"cpu": "loading"},
         )

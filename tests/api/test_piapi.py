@@ -302,9 +302,11 @@ async def test_the_pages_show_the_body_and_the_table_of_errors(door: Door) -> No
     schema = (await door.client.get("/api/openapi.json")).json()
 
     body = schema["paths"]["/v1/task"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    text_to_image, image_to_image = body["properties"]["input"]["oneOf"]
-    assert text_to_image["properties"]["guidance_scale"]["description"]
-    assert image_to_image["properties"]["image"]["description"]
+    kinds = body["properties"]["input"]["oneOf"]
+    assert len(kinds) == len(body["properties"]["task_type"]["enum"]) == 9
+    for kind in kinds:
+        assert all(field["description"] for field in kind["properties"].values())
+        assert "$ref" not in str(kind)
     assert str(1201) in schema["info"]["description"]
     assert TaskFailed.code in schema["info"]["description"]
     assert (await door.client.get("/api/docs")).status_code == 200

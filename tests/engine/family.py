@@ -41,7 +41,7 @@ MEMBERS = {
     for member in ("schnell", "dev", "fill", "edit")
 }
 MEMBERS["dev"] = replace(
-    MEMBERS["dev"], image_prompt="mini/variation", control="mini/control", control_modes={"canny": 1, "depth": 0}
+    MEMBERS["dev"], image_prompt="mini/variation", control="mini/control", control_modes={"canny": 1}
 )
 WORDS = ("a", "little", "big", "red", "green", "blue", "circle", "square", "cat", "dog", "on", "grass", "ugly", "the")
 

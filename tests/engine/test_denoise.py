@@ -21,6 +21,7 @@ from fluxserve.domain.generation import (
     Variation,
 )
 from fluxserve.engine import weights
+from fluxserve.engine.annotators import annotate
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
 from fluxserve.engine.latents import pack
@@ -51,7 +52,9 @@ IMAGES = {"photo.png": PHOTO, "mask.png": png(_hole())}
 def prepared(flux: Flux, generation: Generation) -> Prepared:
     words = encode(TextEncoder(), flux, generation.kind)
     size = drawing_size(flux.row, generation.width, generation.height)
-    return prepare(flux, generation, IMAGES, words, size, generation.seed)
+    control = generation.control
+    annotated = annotate(control.type, IMAGES[control.image], size) if control else None
+    return prepare(flux, generation, IMAGES, words, annotated, size, generation.seed)
 
 
 @torch.inference_mode()

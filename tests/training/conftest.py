@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.training.family import Family
-from training import card, evaluate, flow, sitting, text, vae
+from training import card, evaluate, fill, flow, latents, sitting, text, vae
 
 MINUTES = 1 / 60
 VAE_CONFIG = {
@@ -26,17 +26,22 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
         for module, name, value in (
             (sitting, "RUNS", made.runs),
             (flow, "RUNS", made.runs),
+            (latents, "RUNS", made.runs),
             (flow, "FAMILY", made.folder),
             (evaluate, "FAMILY", made.folder),
             (text, "WEIGHTS", made.folder / "shared"),
             (vae, "FOLDER", made.folder / "shared" / "vae"),
-            (flow, "VAE_FOLDER", made.folder / "shared" / "vae"),
+            (latents, "VAE_FOLDER", made.folder / "shared" / "vae"),
             (card, "CARD", made.folder / "README.md"),
             (card, "RESULTS", root / "scores.json"),
             (vae, "CONFIG", VAE_CONFIG),
             (flow, "CONFIG", FLOW_CONFIG),
+            (latents, "BATCH", 4),
             (flow, "BATCH", 4),
-            (flow, "SHARD_BATCHES", 1),
+            (fill, "BATCH", 4),
+            (fill, "SHARD_BATCHES", 1),
+            (fill, "CONFIG", FLOW_CONFIG),
+            (latents, "SHARD_BATCHES", 1),
         ):
             patch.setattr(module, name, value)
         vae.train(MINUTES)

@@ -6,11 +6,12 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from tests.training.family import Family
 from training import flow, world
+from training.latents import Batch, pack
 
 
 def test_latents_are_packed_as_the_pipeline_packs_them() -> None:
     latents = torch.randn(2, 32, 12, 20)
-    assert torch.equal(flow.pack(latents), FluxPipeline._pack_latents(latents, 2, 32, 12, 20))
+    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 32, 12, 20))
 
 
 def test_positions_are_the_pipelines_image_ids() -> None:
@@ -20,7 +21,7 @@ def test_positions_are_the_pipelines_image_ids() -> None:
 
 def test_tokens_of_things_weigh_more_and_all_weigh_one_in_the_mean() -> None:
     scene = world.Scene((world.Placed("cat", None, 96, 32, 64),), "red")
-    weights = flow.thing_weights(flow.Batch([scene], torch.zeros(1, 64, 128))).view(8, 8)
+    weights = flow.thing_weights(Batch([scene], torch.zeros(1, 64, 128))).view(8, 8)
     assert abs(float(weights.mean()) - 1) < 1e-6
     heavy = torch.zeros(8, 8, dtype=torch.bool)
     heavy[2:5, 1:4] = True

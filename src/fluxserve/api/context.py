@@ -10,7 +10,9 @@ from fluxserve.tasks import Accounts, Queue
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end."""
+    """`lora_names`, `can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end.
+
+    `abilities` are those of the family that draws."""
 
     queue: Queue
     accounts: Accounts
@@ -18,6 +20,8 @@ class Context:
     inputs: Inputs
     public_url: str
     largest_body: int
+    abilities: frozenset[str]
+    lora_names: Callable[[], frozenset[str]]
     can_draw: Callable[[], bool]
     doing: Callable[[], dict[str, str]]
 

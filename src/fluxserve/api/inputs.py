@@ -5,11 +5,11 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from fluxserve.domain.errors import InvalidInput, NotFound, shown
-from fluxserve.storage import Fetcher, FetchError, Opener, OpenError, Shelf
+from fluxserve.storage import Fetcher, FetchError, Opened, Opener, OpenError, Shelf
 from fluxserve.tasks import Queue
 
 ALLOWED = "an http or https address, a data URI or base64 of one PNG, JPEG or WebP picture"
@@ -44,19 +44,31 @@ class Inputs:
     async def take(self, field: str, text: str) -> Input:
         """The picture that `text` gives or names. Raises `InvalidInput`, which says why not."""
         async with self._places:
-            data = await self._data(field, text)
-            try:
-                opened = await self._opener.open(data)
-            except OpenError as error:
-                raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
-            key = f"{secrets.token_hex(16)}.png"
-            await asyncio.to_thread(self._shelf.put, key, opened.png)
-            return Input(key, opened.width, opened.height)
+            opened = await self._opened(field, text, self._opener.open)
+            return await self._kept(opened.png, opened)
+
+    async def take_masked(self, field: str, text: str) -> tuple[Input, Input]:
+        """The picture and its own mask: white where it is white or transparent. Raises `InvalidInput`."""
+        async with self._places:
+            opened = await self._opened(field, text, self._opener.open_masked)
+            return await self._kept(opened.png, opened), await self._kept(opened.mask, opened)
 
     async def discard(self, keys: Iterable[str]) -> None:
         """Delete pictures that no task will need after all."""
         for key in keys:
             await asyncio.to_thread(self._shelf.delete, key)
+
+    async def _opened(self, field: str, text: str, open_picture: Callable[[bytes], Awaitable[Opened]]) -> Opened:
+        data = await self._data(field, text)
+        try:
+            return await open_picture(data)
+        except OpenError as error:
+            raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
+
+    async def _kept(self, png: bytes, opened: Opened) -> Input:
+        key = f"{secrets.token_hex(16)}.png"
+        await asyncio.to_thread(self._shelf.put, key, png)
+        return Input(key, opened.width, opened.height)
 
     async def _data(self, field: str, text: str) -> bytes:
         if own := self._own_picture.fullmatch(text):

@@ -6,6 +6,7 @@ A family has members, and `member_of` says which of them draws a generation: a m
 gaps with another.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -17,6 +18,8 @@ POINTS_PER_USD = 10_000_000
 MOST_PIXELS = 1_048_576
 SHORTEST_SIDE = 64
 LONGEST_SIDE = 4096
+MOST_CANVAS_PIXELS = 16_777_216  # of a picture that is filled, which stays as large as it is
+LONGEST_CANVAS_SIDE = 8192
 MOST_PIXELS_DRAWN = 2 * MOST_PIXELS  # what is larger is drawn smaller, and resampled
 
 
@@ -72,13 +75,14 @@ class Model:
             )
         return steps
 
-    def guidance(self, asked: float | None) -> float | None:
-        """The guidance scale to draw with, None for a model that has none. Raises `InvalidInput`."""
+    def guidance(self, asked: float | None, usual: float | None = None) -> float | None:
+        """The guidance scale to draw with, None for a model that has none; `usual` is the default where not the model's
+        own. Raises `InvalidInput`."""
         if asked is not None and not self.least_guidance <= asked <= self.most_guidance:
             raise InvalidInput(
                 "guidance_scale", asked, f"allowed are {self.least_guidance:g} to {self.most_guidance:g}"
             )
-        return None if self.default_guidance is None else asked or self.default_guidance
+        return None if self.default_guidance is None else asked or usual or self.default_guidance
 
 
 MODELS: dict[str, Model] = {
@@ -92,6 +96,18 @@ MODELS: dict[str, Model] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Usual:
+    """Defaults of an ability where they are not the model's: those that FLUX.1's makers name for it."""
+
+    steps: int | None = None
+    guidance_scale: float | None = None
+
+
+USUAL = {"fill": Usual(guidance_scale=30.0), "edit": Usual(steps=28, guidance_scale=2.5)}
+CONTROL_STRENGTHS: dict[ControlType, float] = {"canny": 0.7}  # as the card of FLUX.1's control network advises
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """Where the weights of a family's member lie and how they like to be used.
 
@@ -101,8 +117,8 @@ class Weights:
 
     `native_pixels`: the area the member was taught at; larger or smaller pictures are drawn at about this area and
     resampled. None means that it draws any area itself. `side_multiple` is the grid its sides are drawn on, in pixels.
-    `prompt_tokens` is T5's fixed length. `negative_guidance` is the true classifier-free guidance scale that a
-    negative prompt switches on.
+    `prompt_tokens` is T5's fixed length. `most_guidance` is the largest guidance scale that the member was taught: more
+    is drawn as this. `negative_guidance` is the true classifier-free guidance scale that a negative prompt switches on.
 
     `reference_sizes` are those at which an editing member was shown pictures; without any it is shown them at their
     drawing size. `image_prompt` (subfolders image_encoder, feature_extractor, image_embedder) and `control` (a control
@@ -115,6 +131,7 @@ class Weights:
     prompt_tokens: int
     side_multiple: int = 16
     native_pixels: int | None = None
+    most_guidance: float = math.inf
     negative_guidance: float = 2.0
     reference_sizes: tuple[tuple[int, int], ...] = ()
     image_prompt: str | None = None
@@ -123,7 +140,14 @@ class Weights:
 
 
 def _mini(member: str) -> Weights:
-    return Weights(f"mini/{member}", "mini/shared", prompt_tokens=24, side_multiple=32, native_pixels=256 * 256)
+    return Weights(
+        f"mini/{member}",
+        "mini/shared",
+        prompt_tokens=24,
+        side_multiple=32,
+        native_pixels=256 * 256,
+        most_guidance=5.0,
+    )
 
 
 def _flux1(name: str, prompt_tokens: int) -> Weights:
@@ -172,9 +196,20 @@ LORAS = (
 # Where a family's LoRAs lie: a file that ships with fluxserve, or one of a hub id. Those that are nowhere a person puts
 # into the LoRA folder.
 LORA_FILES: dict[str, dict[str, str]] = {
-    "mini": {name: f"mini/loras/{name}.safetensors" for name in LORAS},
+    "mini": {},
     "flux1": {name: f"XLabs-AI/flux-lora-collection/{name}_lora.safetensors" for name in _XLABS},
 }
+
+
+def abilities(family: str) -> frozenset[str]:
+    """What a family can draw with: its members, and "image_prompt", "control" and "loras" if it has them."""
+    rows = FAMILIES[family]
+    more = {
+        "image_prompt": any(row.image_prompt for row in rows.values()),
+        "control": any(row.control for row in rows.values()),
+        "loras": bool(LORA_FILES[family]),
+    }
+    return frozenset([*rows, *(name for name, is_there in more.items() if is_there)])
 
 
 def member_of(generation: Generation) -> str:

@@ -16,8 +16,6 @@ def annotate(control: ControlType, png: bytes, size: tuple[int, int]) -> Pixels:
     match control:
         case "canny":
             return canny(pixels)
-        case _:
-            raise NotImplementedError(control)
 
 
 def canny(pixels: Pixels) -> Pixels:

@@ -26,6 +26,7 @@ from fluxserve.engine.control import control_map
 from fluxserve.engine.image_prompt import with_image
 from fluxserve.engine.latents import noise, pack, pack_mask
 from fluxserve.engine.pictures import encode_picture, picture_from, picture_of, size_of
+from fluxserve.engine.png import Pixels
 from fluxserve.engine.schedule import late_start, schedule
 from fluxserve.engine.text import TextEncoder, Words
 from fluxserve.engine.velocity import Beside, Reference, Velocity, velocity_of
@@ -88,15 +89,20 @@ def encode(encoder: TextEncoder, flux: Flux, kind: Kind) -> Words:
 
 
 def prepare(
-    flux: Flux, generation: Generation, images: Mapping[str, bytes], words: Words, size: tuple[int, int], seed: int
+    flux: Flux,
+    generation: Generation,
+    images: Mapping[str, bytes],
+    words: Words,
+    annotated: Pixels | None,
+    size: tuple[int, int],
+    seed: int,
 ) -> Prepared:
-    """The picture of `seed`, to be drawn at `size` (width, height in pixels)."""
+    """The picture of `seed`, to be drawn at `size` (width, height in pixels). `annotated` is its control's map."""
     asked = Asked(flux, generation, images, words, size, torch.Generator("cpu").manual_seed(seed))
-    # A control network joins every kind alike, and before it: its map is the first thing that the generator draws for.
     beside = Beside()
-    if generation.control is not None:
-        control = control_map(flux, generation.control, images, size, asked.generator)
-        beside = Beside(control=control)
+    if generation.control is not None and annotated is not None:
+        # A control network joins every kind alike: its map is the first thing that the generator draws for.
+        beside = Beside(control=control_map(flux, generation.control, annotated, asked.generator))
     match generation.kind:
         case TextToImage():
             return text_to_image(asked, beside)
@@ -165,5 +171,10 @@ def _prepared(asked: Asked, beside: Beside, latents: torch.Tensor) -> Prepared:
         columns=columns,
         scheduler=scheduler,
         timesteps=scheduler.timesteps,
-        velocity=velocity_of(flux, asked.generation.guidance_scale, rows, columns, asked.words, beside),
+        velocity=velocity_of(flux, _guidance_scale(asked), rows, columns, asked.words, beside),
     )
+
+
+def _guidance_scale(asked: Asked) -> float | None:
+    scale = asked.generation.guidance_scale
+    return None if scale is None else min(scale, asked.flux.row.most_guidance)

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import torch
 
 from fluxserve.domain.catalog import drawing_size
-from fluxserve.domain.generation import Generation
+from fluxserve.domain.generation import Control, Generation
+from fluxserve.engine.annotators import annotate
 from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
 from fluxserve.engine.denoise import IsCancelled, OnStep, denoise
 from fluxserve.engine.finish import Drawn
 from fluxserve.engine.loras import Loras
+from fluxserve.engine.png import Pixels
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Loader
 
@@ -32,7 +34,9 @@ class Engine:
     def generate(
         self, generation: Generation, images: Mapping[str, bytes], on_step: OnStep, is_cancelled: IsCancelled
     ) -> list[Drawn]:
-        """Its pictures in the order of its seeds; raises `StoppedError` when cancelled, `LoraError` without its LoRA.
+        """Its pictures in the order of its seeds, and last its control's map if that is asked for.
+
+        Raises `StoppedError` when cancelled and `LoraError` without its LoRA.
 
         `images` are the callers' pictures that it names, as plain PNG files. `on_step` counts the steps of all
         pictures. These are drawn one after another, not as a batch: a batch's matrix products round differently, and
@@ -48,9 +52,15 @@ class Engine:
 
         with torch.inference_mode():
             words = encode(self._encoder, flux, generation.kind)
+            annotated = self._annotated(generation.control, images, size)
             for seed in generation.seeds:
-                prepared = prepare(flux, generation, images, words, size, seed)
+                prepared = prepare(flux, generation, images, words, annotated, size, seed)
                 latents = denoise(prepared, on_step_of_all, is_cancelled)
                 pixels = decode(flux.shared.vae, latents, prepared.rows, prepared.columns)
                 pictures.append(Drawn(pixels, seed))
+        if annotated is not None and generation.control is not None and generation.control.is_returned:
+            pictures.append(Drawn(annotated, generation.seed, is_map=True))
         return pictures
+
+    def _annotated(self, control: Control | None, images: Mapping[str, bytes], size: tuple[int, int]) -> Pixels | None:
+        return None if control is None else annotate(control.type, images[control.image], size)

@@ -17,17 +17,18 @@ QUALITY = 92  # of JPEG and WebP, where 100 is the most
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One picture as it was drawn, at the model's drawing size."""
+    """One picture as it was drawn, or a control's map, at the model's drawing size."""
 
     pixels: Pixels
     seed: int
+    is_map: bool = False
 
 
 def finish(drawn: Drawn, generation: Generation, images: Mapping[str, bytes]) -> Picture:
     """The picture at exactly the asked size, in the asked format. What a fill was not to draw is as it was."""
     width, height = generation.width, generation.height
     pixels = resample(drawn.pixels, width, height)
-    if isinstance(generation.kind, Inpaint | Outpaint):
+    if isinstance(generation.kind, Inpaint | Outpaint) and not drawn.is_map:
         pixels = paste_back(pixels, canvas_of(generation.kind, images))
     return Picture(encode(pixels, generation.format), width, height, drawn.seed)
 

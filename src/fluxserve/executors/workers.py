@@ -19,6 +19,7 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
                 sys.executable, "-m", ENGINE,
                 "--family", settings.family,
                 "--mini-folder", str(mini_folder()),
+                *(("--lora-folder", str(settings.lora_folder)) if settings.lora_folder else ()),
                 "--device", device,
                 "--threads", str(settings.threads),
                 "--members", ",".join(FAMILIES[settings.family]),

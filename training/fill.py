@@ -1,0 +1,244 @@
+"""Teach the member that fills: what is known of a picture comes beside the noise, as FLUX.1 Fill has it.
+
+    python -m torch.distributed.run --nproc-per-node 2 -m training.fill known --minutes 30
+    python -m torch.distributed.run --nproc-per-node 2 -m training.fill guided --minutes 10
+
+Known: the base goes on learning, shown each scene with a hole in it. New channels start at zero. Guided: a student
+learns guidance from it, as dev did from the base.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import FluxTransformer2DModel
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from training import captions, world
+from training.flow import (
+    BASE_RATE,
+    CONFIG,
+    DISTIL_RATE,
+    Reader,
+    Student,
+    Words,
+    guided,
+    noisy_times,
+    read_member,
+    reseed,
+    thing_weights,
+    velocity,
+    write_member,
+)
+from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf, fingerprint_of
+from training.sitting import Sitting, device, sit_together
+from training.vae import to_tensor
+
+Mask = NDArray[np.bool_]
+
+TOKEN = world.GRID * world.GRID  # pixels of a token: so many channels the mask takes
+MARGIN = 40  # pixels: how much larger than its thing a hole is at most, at each side
+RATE = BASE_RATE / 2
+REFRESH_EVERY = 40  # steps
+
+
+# ---------------------------------------------------------------- scenes with holes
+
+
+@dataclass(frozen=True)
+class Holed(Batch):
+    """Scenes with holes. `known` is the latents of what is seen, (n, tokens, 128); `masks` is packed bits of
+    (n, height, width), 1 in the hole. A caption names a scene's first item, or the background if it has none."""
+
+    known: torch.Tensor
+    masks: torch.Tensor
+
+    def channels(self) -> torch.Tensor:
+        """What comes beside the noise, (n, tokens, 128 + 1024)."""
+        height, width = self.scenes[0].height, self.scenes[0].width
+        bits = np.unpackbits(self.masks.numpy(), axis=1, count=height * width)
+        masks = torch.from_numpy(bits).view(-1, height, width).to(device(), torch.bfloat16)
+        return torch.cat((self.known.to(device()), pack_masks(masks)), dim=2)
+
+
+def pack_masks(masks: torch.Tensor) -> torch.Tensor:
+    """(n, height, width) -> (n, tokens, 1024), in the order of FLUX.1 Fill: the pixels of a latent become channels, and
+    then the four latents of a token."""
+    count, height, width = masks.shape
+    side = world.GRID // 2  # pixels of a latent
+    rows, columns = height // world.GRID, width // world.GRID
+    parts = masks.view(count, rows, 2, side, columns, 2, side).permute(0, 1, 4, 3, 6, 2, 5)
+    return parts.reshape(count, rows * columns, TOKEN)
+
+
+def imagine(rng: np.random.Generator, width: int, height: int) -> tuple[world.Scene, Mask]:
+    """A scene that training may see, and its hole: about the first item, somewhere bare, or beyond an edge."""
+    kind = rng.random()
+    while True:
+        scene = _scene(rng, width, height, items=0 if kind < 0.1 else 2 if kind < 0.25 else 1)
+        if scene.is_held_out:
+            continue
+        if kind < 0.1:
+            return scene, _somewhere(rng, width, height)
+        if kind < 0.8:
+            return scene, _about(rng, scene.items[0], width, height)
+        return scene, _beyond(rng, width, height)
+
+
+def _scene(rng: np.random.Generator, width: int, height: int, items: int) -> world.Scene:
+    """Things anywhere on the grid, none over another."""
+    background = world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))]
+    placed: list[world.Placed] = []
+    sizes = [size for size, side in world.SIZES.items() if side <= min(width, height)]
+    size = sizes[rng.integers(len(sizes))] if items == 1 else "little"
+    while len(placed) < items:
+        side = world.SIZES[size]
+        left, top = (int(rng.integers((length - side) // world.GRID + 1)) * world.GRID for length in (width, height))
+        if any(abs(left - other.left) < side and abs(top - other.top) < side for other in placed):
+            continue
+        placed.append(world.Placed(*world.any_item(rng, background), side, left, top))
+    return world.Scene(tuple(placed), background, width, height, size, "anywhere")
+
+
+def _about(rng: np.random.Generator, item: world.Placed, width: int, height: int) -> Mask:
+    """A rectangle or an oval that hides an item."""
+    left, top, right, bottom = (int(margin) for margin in rng.integers(0, MARGIN, 4))
+    box = (item.left - left, item.top - top, item.left + item.side + right, item.top + item.side + bottom)
+    return _drawn(width, height, box, is_oval=bool(rng.random() < 0.3))
+
+
+def _somewhere(rng: np.random.Generator, width: int, height: int) -> Mask:
+    across, down = (int(rng.integers(length // 5, length)) for length in (width, height))
+    left, top = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
+    return _drawn(width, height, (left, top, left + across, top + down), is_oval=bool(rng.random() < 0.3))
+
+
+def _beyond(rng: np.random.Generator, width: int, height: int) -> Mask:
+    """All but a rectangle, as when a picture grows at some of its edges."""
+    mask = np.ones((height, width), bool)
+    left, right = (int(rng.random() < 0.5) * int(rng.integers(1, width * 2 // 5)) for _ in range(2))
+    top, bottom = (int(rng.random() < 0.5) * int(rng.integers(1, height * 2 // 5)) for _ in range(2))
+    mask[top : height - bottom, left : width - right] = False
+    if not mask.any():
+        mask[:, -width // 3 :] = True
+    return mask
+
+
+def _drawn(width: int, height: int, box: tuple[int, int, int, int], *, is_oval: bool) -> Mask:
+    image = Image.new("1", (width, height))
+    pen = ImageDraw.Draw(image)
+    if is_oval:
+        left, top, right, bottom = box
+        across, down = (right - left) * 0.21, (bottom - top) * 0.21  # the oval about the box
+        pen.ellipse((left - across, top - down, right + across, bottom + down), fill=1)
+    else:
+        pen.rectangle(box, fill=1)
+    return np.array(image)
+
+
+def holed_shelf() -> Shelf[Holed]:
+    def make(encoder: Encoder, rng: np.random.Generator) -> Holed:
+        width, height = FORMATS[rng.integers(len(FORMATS))]
+        scenes, holes = zip(*(imagine(rng, width, height) for _ in range(BATCH)), strict=True)
+        pictures = to_tensor(np.stack([world.paint(scene) for scene in scenes]))
+        masks = np.stack(holes)
+        seen = pictures * (1 - torch.from_numpy(masks)[:, None].float())
+        bits = torch.from_numpy(np.packbits(masks.reshape(BATCH, -1), axis=1))
+        return Holed(list(scenes), encoder.latents(pictures), encoder.latents(seen), bits)
+
+    shelf = Shelf("holed", 480, Holed, make)
+    shelf.fill(least=5 * SHARD_BATCHES)
+    return shelf
+
+
+def read_words(reader: Reader, batch: Holed, rng: np.random.Generator, *, unsaid: float) -> Words:
+    """What shall be in each hole."""
+    return reader.read(["" if rng.random() < unsaid else caption(scene, rng) for scene in batch.scenes])
+
+
+def caption(scene: world.Scene, rng: np.random.Generator) -> str:
+    if not scene.items:
+        return captions.background(scene.background, rng)
+    named = world.Scene(scene.items[:1], scene.background, scene.width, scene.height, scene.size, scene.place)
+    return captions.caption(named, rng, says_background=bool(rng.random() < 0.4))
+
+
+# ---------------------------------------------------------------- the two stages
+
+
+def widened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
+    """The same network with the fill's further inputs, which it does not heed yet."""
+    channels = model.config.in_channels
+    wide = FluxTransformer2DModel(**{**CONFIG, "in_channels": 2 * channels + TOKEN, "out_channels": channels})
+    weights = model.state_dict()
+    embedder = torch.zeros_like(wide.x_embedder.weight, dtype=model.dtype)
+    embedder[:, :channels] = weights["x_embedder.weight"]
+    wide.load_state_dict({**weights, "x_embedder.weight": embedder})
+    return wide.to(model.dtype).to(model.device)
+
+
+def train_known(minutes: float) -> None:
+    shelf, reader, rng = holed_shelf(), Reader(), np.random.default_rng()
+    student = Student(widened(read_member("base")), RATE, decay=0.998)
+    sitting = Sitting("fill_known", minutes, RATE)
+    if state := sitting.load():
+        student.restore(state)
+    reseed(sitting)
+    one = torch.ones(BATCH, device=device())
+    sitting.begin()
+    while sitting.lasts():
+        if sitting.steps % REFRESH_EVERY == 0:
+            shelf.refresh(1)
+        batch = shelf.any()
+        words = read_words(reader, batch, rng, unsaid=0.1)
+        clean = batch.latents.float().to(device())
+        noise, t = torch.randn_like(clean), noisy_times(BATCH)
+        at = t[:, None, None]
+        noisy = (1 - at) * clean + at * noise
+        answer = velocity(student.model, noisy, t, words, batch, one, batch.channels())
+        student.learn(sitting, (thing_weights(batch) * (answer - (noise - clean)) ** 2).mean())
+        sitting.save(at_once=False, **student.state())
+    sitting.save(**student.state())
+    shelf.save()
+    write_member(student.averaged(), "fill_known")
+
+
+def train_guided(minutes: float) -> None:
+    teacher = read_member("fill_known")
+    shelf, reader, rng = holed_shelf(), Reader(), np.random.default_rng()
+    student = Student(read_member("fill_known"), DISTIL_RATE, decay=0.995)
+    sitting = Sitting("fill", minutes, DISTIL_RATE)
+    taught_by = fingerprint_of(teacher)
+    if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
+        student.restore(state)
+    reseed(sitting)
+    nothing, one = reader.read([""] * BATCH), torch.ones(BATCH, device=device())
+    while sitting.lasts():
+        batch = shelf.any()
+        words, channels = read_words(reader, batch, rng, unsaid=0.02), batch.channels()
+        clean = batch.latents.float().to(device())
+        noise, t = torch.randn_like(clean), noisy_times(BATCH)
+        at = t[:, None, None]
+        noisy = (1 - at) * clean + at * noise
+        guidance = 1 + 4 * torch.rand(BATCH, device=device())
+        with torch.no_grad():
+            wanted = guided(teacher, noisy, t, words, nothing, batch, one, guidance, channels)
+        answer = velocity(student.model, noisy, t, words, batch, guidance, channels)
+        student.learn(sitting, (thing_weights(batch) * (answer - wanted) ** 2).mean())
+        sitting.save(at_once=False, teacher=taught_by, **student.state())
+    sitting.save(teacher=taught_by, **student.state())
+    write_member(student.averaged(), "fill")
+
+
+STAGES = {"known": train_known, "guided": train_guided}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--minutes", type=float, default=30)
+    chosen = parser.parse_args()
+    sit_together()
+    STAGES[chosen.stage](chosen.minutes)

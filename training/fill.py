@@ -8,6 +8,7 @@ learns guidance from it, as dev did from the base.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +21,15 @@ from training import captions, world
 from training.flow import (
     BASE_RATE,
     CONFIG,
-    DISTIL_RATE,
     Reader,
-    Student,
-    Words,
-    guided,
-    noisy_times,
+    Shown,
     read_member,
-    reseed,
+    teach_flow,
+    teach_guidance,
     thing_weights,
-    velocity,
-    write_member,
 )
-from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf, fingerprint_of
-from training.sitting import Sitting, device, sit_together
+from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf
+from training.sitting import device, sit_together
 from training.vae import to_tensor
 
 Mask = NDArray[np.bool_]
@@ -41,7 +37,6 @@ Mask = NDArray[np.bool_]
 TOKEN = world.GRID * world.GRID  # pixels of a token: so many channels the mask takes
 MARGIN = 40  # pixels: how much larger than its thing a hole is at most, at each side
 RATE = BASE_RATE / 2
-REFRESH_EVERY = 40  # steps
 
 
 # ---------------------------------------------------------------- scenes with holes
@@ -153,9 +148,15 @@ def holed_shelf() -> Shelf[Holed]:
     return shelf
 
 
-def read_words(reader: Reader, batch: Holed, rng: np.random.Generator, *, unsaid: float) -> Words:
-    """What shall be in each hole."""
-    return reader.read(["" if rng.random() < unsaid else caption(scene, rng) for scene in batch.scenes])
+def _show(reader: Reader) -> Callable[[Holed, float], Shown]:
+    """What is known and, in words, what shall be in the hole."""
+    rng = np.random.default_rng()
+
+    def show(batch: Holed, unsaid: float) -> Shown:
+        words = reader.read(["" if rng.random() < unsaid else caption(scene, rng) for scene in batch.scenes])
+        return Shown(words, thing_weights(batch), channels=batch.channels())
+
+    return show
 
 
 def caption(scene: world.Scene, rng: np.random.Generator) -> str:
@@ -180,56 +181,12 @@ def widened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
 
 
 def train_known(minutes: float) -> None:
-    shelf, reader, rng = holed_shelf(), Reader(), np.random.default_rng()
-    student = Student(widened(read_member("base")), RATE, decay=0.998)
-    sitting = Sitting("fill_known", minutes, RATE)
-    if state := sitting.load():
-        student.restore(state)
-    reseed(sitting)
-    one = torch.ones(BATCH, device=device())
-    sitting.begin()
-    while sitting.lasts():
-        if sitting.steps % REFRESH_EVERY == 0:
-            shelf.refresh(1)
-        batch = shelf.any()
-        words = read_words(reader, batch, rng, unsaid=0.1)
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        noisy = (1 - at) * clean + at * noise
-        answer = velocity(student.model, noisy, t, words, batch, one, batch.channels())
-        student.learn(sitting, (thing_weights(batch) * (answer - (noise - clean)) ** 2).mean())
-        sitting.save(at_once=False, **student.state())
-    sitting.save(**student.state())
-    shelf.save()
-    write_member(student.averaged(), "fill_known")
+    teach_flow("fill_known", minutes, holed_shelf(), lambda: widened(read_member("base")), _show(Reader()), RATE)
 
 
 def train_guided(minutes: float) -> None:
-    teacher = read_member("fill_known")
-    shelf, reader, rng = holed_shelf(), Reader(), np.random.default_rng()
-    student = Student(read_member("fill_known"), DISTIL_RATE, decay=0.995)
-    sitting = Sitting("fill", minutes, DISTIL_RATE)
-    taught_by = fingerprint_of(teacher)
-    if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
-        student.restore(state)
-    reseed(sitting)
-    nothing, one = reader.read([""] * BATCH), torch.ones(BATCH, device=device())
-    while sitting.lasts():
-        batch = shelf.any()
-        words, channels = read_words(reader, batch, rng, unsaid=0.02), batch.channels()
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        noisy = (1 - at) * clean + at * noise
-        guidance = 1 + 4 * torch.rand(BATCH, device=device())
-        with torch.no_grad():
-            wanted = guided(teacher, noisy, t, words, nothing, batch, one, guidance, channels)
-        answer = velocity(student.model, noisy, t, words, batch, guidance, channels)
-        student.learn(sitting, (thing_weights(batch) * (answer - wanted) ** 2).mean())
-        sitting.save(at_once=False, teacher=taught_by, **student.state())
-    sitting.save(teacher=taught_by, **student.state())
-    write_member(student.averaged(), "fill")
+    reader = Reader()
+    teach_guidance("fill", minutes, "fill_known", holed_shelf(), _show(reader), reader.read([""] * BATCH))
 
 
 STAGES = {"known": train_known, "guided": train_guided}

@@ -16,9 +16,9 @@ progressive distillation, one step of the student answers several of the teacher
 
 import argparse
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from training import captions, text, world
-from training.latents import BATCH, Batch, fingerprint_of, scenes_shelf
+from training.latents import BATCH, B, Batch, Shelf, fingerprint_of, scenes_shelf
 from training.sitting import (
     FAMILY,
     RUNS,
@@ -60,15 +60,16 @@ DYNAMIC = {
     "base_image_seq_len": 64,
     "max_image_seq_len": 1024,
 }
-SCHEDULERS = {"schnell": {"shift": 1.0}, "dev": DYNAMIC, "fill": DYNAMIC}  # of the members that ship
+SCHEDULERS = {"schnell": {"shift": 1.0}, "dev": DYNAMIC, "fill": DYNAMIC, "edit": DYNAMIC}  # of the members that ship
 BASE_RATE = 1.5e-3
 NEWTON_SCHULZ_STEPS = 4  # of Muon's orthogonalisation; a fifth changed nothing but the time
 DISTIL_RATE = 3e-4
+LEAST_GUIDANCE, MOST_GUIDANCE = 1.0, 5.0
 THING_WEIGHT = 3.0  # a token with a thing counts this many times one of bare background
 SCHNELL_STEPS = 4
 SCHNELL_GUIDANCE = 3.0
 TEACHER_STEPS = 4  # of the teacher for one of schnell's
-REFRESH_EVERY = 80  # steps; a batch of new latents costs about ten of them
+REFRESH_EVERY = 60  # steps; a batch of new latents costs about ten of them
 
 
 def positions(rows: int, columns: int) -> torch.Tensor:
@@ -147,29 +148,45 @@ class Reader:
         )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the transformer is shown of a batch beside the noise.
+
+    `weights` is how much each token's error counts, (n, tokens, 1), mean 1. `channels` are more of them for each token, `reference` another picture's tokens, of the same format."""
+
+    words: Words
+    weights: torch.Tensor
+    channels: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
+
+
 def velocity(
     model: FluxTransformer2DModel,
     noisy: torch.Tensor,
     t: torch.Tensor,
-    words: Words,
     batch: Batch,
+    shown: Shown,
     guidance: torch.Tensor | None,
-    beside: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The model's answer at x_t = `noisy`; `t` (n,) in (0, 1]. `beside` are more channels of each token."""
-    shown = noisy if beside is None else torch.cat((noisy, beside), dim=2)
+    """The model's answer at x_t = `noisy`; `t` (n,) in (0, 1]."""
+    states, ids = noisy, positions(batch.rows, batch.columns)
+    if shown.channels is not None:
+        states = torch.cat((states, shown.channels), dim=2)
+    if shown.reference is not None:
+        states = torch.cat((states, shown.reference.to(states)), dim=1)
+        ids = torch.cat((ids, ids + torch.tensor((1, 0, 0), device=ids.device)))
     with quick_attention():
         answer: torch.Tensor = model(
-            hidden_states=shown.to(torch.bfloat16),
+            hidden_states=states.to(torch.bfloat16),
             timestep=t.to(torch.bfloat16),
             guidance=guidance,
-            pooled_projections=words.pooled,
-            encoder_hidden_states=words.sequence,
-            txt_ids=torch.zeros(words.sequence.shape[1], 3, device=noisy.device),
-            img_ids=positions(batch.rows, batch.columns),
+            pooled_projections=shown.words.pooled,
+            encoder_hidden_states=shown.words.sequence,
+            txt_ids=torch.zeros(shown.words.sequence.shape[1], 3, device=noisy.device),
+            img_ids=ids,
             return_dict=False,
         )[0]
-    return answer.float()
+    return answer[:, : noisy.shape[1]].float()
 
 
 def noisy_times(count: int) -> torch.Tensor:
@@ -256,36 +273,85 @@ def untaught() -> FluxTransformer2DModel:
     return model
 
 
-# ---------------------------------------------------------------- the three stages
+# ---------------------------------------------------------------- two ways to learn
 
 
-def train_base(minutes: float, plain: float) -> None:
-    torch.manual_seed(0)
-    shelf = scenes_shelf(plain)
-    reader, rng = Reader(), np.random.default_rng()
-    sitting = Sitting("base", minutes, BASE_RATE)
-    state = sitting.load()
-    student = Student(untaught() if state else _beginning(), BASE_RATE, decay=0.999)
-    if state:
+def teach_flow(
+    name: str,
+    minutes: float,
+    shelf: Shelf[B],
+    beginning: Callable[[], FluxTransformer2DModel],
+    show: Callable[[B, float], Shown],
+    rate: float,
+) -> None:
+    """Rectified flow towards the shelf's latents. `show` is told which share of the words to leave out."""
+    student = Student(beginning(), rate, decay=0.999)
+    sitting = Sitting(name, minutes, rate)
+    if state := sitting.load():
         student.restore(state)
     reseed(sitting)
-    sitting.begin()
     one = torch.ones(BATCH, device=device())
+    sitting.begin()
     while sitting.lasts():
         if sitting.steps % REFRESH_EVERY == 0:
             shelf.refresh(1)
         batch = shelf.any()
-        words = reader.captions_of(batch, rng, unsaid=0.1)
+        shown = show(batch, 0.1)
         clean = batch.latents.float().to(device())
         noise, t = torch.randn_like(clean), noisy_times(BATCH)
         at = t[:, None, None]
-        answer = velocity(student.model, (1 - at) * clean + at * noise, t, words, batch, one)
-        loss = (thing_weights(batch) * (answer - (noise - clean)) ** 2).mean()
-        student.learn(sitting, loss)
+        answer = velocity(student.model, (1 - at) * clean + at * noise, t, batch, shown, one)
+        student.learn(sitting, (shown.weights * (answer - (noise - clean)) ** 2).mean())
         sitting.save(at_once=False, **student.state())
     sitting.save(**student.state())
     shelf.save()
-    write_member(student.averaged(), "base")
+    write_member(student.averaged(), name)
+
+
+def teach_guidance(
+    name: str, minutes: float, teacher_name: str, shelf: Shelf[B], show: Callable[[B, float], Shown], nothing: Words
+) -> None:
+    """One pass at a guidance scale answers the teacher's two. `nothing` is a batch of empty prompts."""
+    teacher = read_member(teacher_name)
+    student = Student(read_member(teacher_name), DISTIL_RATE, decay=0.995)
+    sitting = Sitting(name, minutes, DISTIL_RATE)
+    taught_by = fingerprint_of(teacher)
+    if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
+        student.restore(state)
+    reseed(sitting)
+    one = torch.ones(BATCH, device=device())
+    sitting.begin()
+    while sitting.lasts():
+        batch = shelf.any()
+        shown = show(batch, 0.02)
+        clean = batch.latents.float().to(device())
+        noise, t = torch.randn_like(clean), noisy_times(BATCH)
+        at = t[:, None, None]
+        noisy = (1 - at) * clean + at * noise
+        guidance = LEAST_GUIDANCE + (MOST_GUIDANCE - LEAST_GUIDANCE) * torch.rand(BATCH, device=device())
+        with torch.no_grad():
+            without = velocity(teacher, noisy, t, batch, replace(shown, words=nothing), one)
+            towards = velocity(teacher, noisy, t, batch, shown, one) - without
+            wanted = without + guidance[:, None, None] * towards
+        answer = velocity(student.model, noisy, t, batch, shown, guidance)
+        student.learn(sitting, (shown.weights * (answer - wanted) ** 2).mean())
+        sitting.save(at_once=False, teacher=taught_by, **student.state())
+    sitting.save(teacher=taught_by, **student.state())
+    write_member(student.averaged(), name)
+
+
+# ---------------------------------------------------------------- the three stages
+
+
+def _show(reader: Reader) -> Callable[[Batch, float], Shown]:
+    """Captions alone."""
+    rng = np.random.default_rng()
+    return lambda batch, unsaid: Shown(reader.captions_of(batch, rng, unsaid=unsaid), thing_weights(batch))
+
+
+def train_base(minutes: float, plain: float) -> None:
+    torch.manual_seed(0)
+    teach_flow("base", minutes, scenes_shelf(plain), _beginning, _show(Reader()), BASE_RATE)
 
 
 def reseed(sitting: Sitting) -> None:
@@ -295,59 +361,20 @@ def reseed(sitting: Sitting) -> None:
 
 def _beginning() -> FluxTransformer2DModel:
     """What the base starts from without a checkpoint: dev as it ships, which at guidance 1 is an earlier base."""
-    if (FAMILY / "dev" / "transformer").exists():
+    if not (RUNS / "base.pt").exists() and (FAMILY / "dev" / "transformer").exists():
         print("base: going on from the dev that ships", flush=True)
         return read_member("dev")
     return untaught()
 
 
 def train_dev(minutes: float) -> None:
-    teacher = read_member("base")
-    shelf, reader, rng = scenes_shelf(), Reader(), np.random.default_rng()
-    student = Student(read_member("base"), DISTIL_RATE, decay=0.995)
-    sitting = Sitting("dev", minutes, DISTIL_RATE)
-    taught_by = fingerprint_of(teacher)
-    if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
-        student.restore(state)
-    reseed(sitting)
-    nothing, one = reader.read([""] * BATCH), torch.ones(BATCH, device=device())
-    while sitting.lasts():
-        batch = shelf.any()
-        words = reader.captions_of(batch, rng, unsaid=0.02)
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        noisy = (1 - at) * clean + at * noise
-        guidance = 1 + 4 * torch.rand(BATCH, device=device())
-        with torch.no_grad():
-            wanted = guided(teacher, noisy, t, words, nothing, batch, one, guidance)
-        answer = velocity(student.model, noisy, t, words, batch, guidance)
-        student.learn(sitting, (thing_weights(batch) * (answer - wanted) ** 2).mean())
-        sitting.save(at_once=False, teacher=taught_by, **student.state())
-    sitting.save(teacher=taught_by, **student.state())
-    write_member(student.averaged(), "dev")
-
-
-def guided(
-    teacher: FluxTransformer2DModel,
-    noisy: torch.Tensor,
-    t: torch.Tensor,
-    words: Words,
-    nothing: Words,
-    batch: Batch,
-    one: torch.Tensor,
-    guidance: torch.Tensor,
-    beside: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Classifier-free guidance in two passes: what a student learns to answer in one."""
-    without = velocity(teacher, noisy, t, nothing, batch, one, beside)
-    towards = velocity(teacher, noisy, t, words, batch, one, beside) - without
-    return without + guidance[:, None, None] * towards
+    reader = Reader()
+    teach_guidance("dev", minutes, "base", scenes_shelf(), _show(reader), reader.read([""] * BATCH))
 
 
 def train_schnell(minutes: float) -> None:
     teacher = read_member("dev")
-    shelf, reader, rng = scenes_shelf(), Reader(), np.random.default_rng()
+    shelf, show = scenes_shelf(), _show(Reader())
     student = Student(_without_guidance(read_member("dev")), DISTIL_RATE, decay=0.995)
     sitting = Sitting("schnell", minutes, DISTIL_RATE)
     taught_by = fingerprint_of(teacher)
@@ -356,9 +383,10 @@ def train_schnell(minutes: float) -> None:
     reseed(sitting)
     guidance = torch.full((BATCH,), SCHNELL_GUIDANCE, device=device())
     length = 1 / SCHNELL_STEPS
+    sitting.begin()
     while sitting.lasts():
         batch = shelf.any()
-        words = reader.captions_of(batch, rng, unsaid=0.02)
+        shown = show(batch, 0.02)
         clean = batch.latents.float().to(device())
         start = torch.randint(1, SCHNELL_STEPS + 1, (BATCH,), device=device()) * length
         at = start[:, None, None]
@@ -367,10 +395,10 @@ def train_schnell(minutes: float) -> None:
             end = begin
             for step in range(TEACHER_STEPS):
                 t = start - step * length / TEACHER_STEPS
-                end = end - velocity(teacher, end, t, words, batch, guidance) * length / TEACHER_STEPS
+                end = end - velocity(teacher, end, t, batch, shown, guidance) * length / TEACHER_STEPS
         wanted = (begin - end) / length
-        answer = velocity(student.model, begin, start, words, batch, None)
-        student.learn(sitting, (thing_weights(batch) * (answer - wanted) ** 2).mean())
+        answer = velocity(student.model, begin, start, batch, shown, None)
+        student.learn(sitting, (shown.weights * (answer - wanted) ** 2).mean())
         sitting.save(at_once=False, teacher=taught_by, **student.state())
     sitting.save(teacher=taught_by, **student.state())
     write_member(student.averaged(), "schnell")

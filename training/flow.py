@@ -152,7 +152,8 @@ class Reader:
 class Shown:
     """What the transformer is shown of a batch beside the noise.
 
-    `weights` is how much each token's error counts, (n, tokens, 1), mean 1. `channels` are more of them for each token, `reference` another picture's tokens, of the same format."""
+    `weights` is how much each token's error counts, (n, tokens, 1), mean 1. `channels` are more of them for each token,
+    `reference` another picture's tokens, of the same format."""
 
     words: Words
     weights: torch.Tensor

@@ -138,6 +138,11 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def processes() -> int:
+    """How many there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
 def is_first() -> bool:
     return rank() == 0
 
@@ -146,7 +151,7 @@ def mean_of_all(values: torch.Tensor) -> torch.Tensor:
     """The mean of what every process gives; waits for all of them."""
     if distributed.is_initialized():
         distributed.all_reduce(values)
-        values /= distributed.get_world_size()
+        values /= processes()
     return values
 
 

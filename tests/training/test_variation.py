@@ -1,0 +1,34 @@
+"""The image prompt's program: other pictures of the same thing, and folders that Redux's loaders read."""
+
+import numpy as np
+import torch
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+from transformers import SiglipImageProcessorPil, SiglipVisionModel
+
+from tests.training.family import Family
+from training import text, variation, world
+
+
+def test_another_view_shows_the_same_thing_on_the_same_background_elsewhere() -> None:
+    rng = np.random.default_rng(2)
+    scene = world.one("cat", None, "sea", "medium", "left")
+    views = [variation.other_view(scene, rng) for _ in range(30)]
+    assert {(view.items[0].name, view.background) for view in views} == {("cat", "sea")}
+    assert len({(view.size, view.place) for view in views}) > 5
+
+
+def test_it_goes_on_from_its_checkpoint_into_folders_that_redux_reads(family: Family) -> None:
+    variation.train(1 / 60)
+    steps = family.steps("variation")
+    variation.train(1 / 60)
+    assert family.steps("variation") > steps > 0
+    folder = family.folder / "variation"
+    tower = SiglipVisionModel.from_pretrained(folder / "image_encoder")
+    embedder = ReduxImageEncoder.from_pretrained(folder / "image_embedder")
+    processor = SiglipImageProcessorPil.from_pretrained(folder / "feature_extractor")
+    picture = world.paint(world.one("cat", None, "sea", "medium", "left"))
+    pixels = processor.preprocess(images=picture, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        tokens = embedder(tower(pixel_values=pixels.to(tower.dtype)).last_hidden_state.to(embedder.dtype)).image_embeds
+    assert tokens.shape == (1, (variation.SIDE // variation.PATCH) ** 2, text.WIDTH)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 3_000_000

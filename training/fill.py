@@ -72,7 +72,7 @@ def imagine(rng: np.random.Generator, width: int, height: int) -> tuple[world.Sc
     """A scene that training may see, and its hole: about the first item, somewhere bare, or beyond an edge."""
     kind = rng.random()
     while True:
-        scene = _scene(rng, width, height, items=0 if kind < 0.1 else 2 if kind < 0.25 else 1)
+        scene = anywhere(rng, width, height, items=0 if kind < 0.1 else 2 if kind < 0.25 else 1)
         if scene.is_held_out:
             continue
         if kind < 0.1:
@@ -82,7 +82,7 @@ def imagine(rng: np.random.Generator, width: int, height: int) -> tuple[world.Sc
         return scene, _beyond(rng, width, height)
 
 
-def _scene(rng: np.random.Generator, width: int, height: int, items: int) -> world.Scene:
+def anywhere(rng: np.random.Generator, width: int, height: int, items: int) -> world.Scene:
     """Things anywhere on the grid, none over another."""
     background = world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))]
     placed: list[world.Placed] = []

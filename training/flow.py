@@ -19,11 +19,11 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxControlNetModel, FluxTransformer2DModel
 
 from training import captions, text, world
 from training.latents import BATCH, B, Batch, Shelf, fingerprint_of, scenes_shelf
@@ -198,15 +198,18 @@ def noisy_times(count: int) -> torch.Tensor:
     return t.to(torch.bfloat16).float().clamp(0.002, 0.998).to(device())
 
 
-class Student:
+M = TypeVar("M", FluxTransformer2DModel, FluxControlNetModel)
+
+
+class Student(Generic[M]):
     """A bfloat16 model, its float32 master weights, their optimizers and moving average.
 
     On CPUs this is about twice as fast as autocast, which converts every weight at every step. The blocks' matrices
     learn by Muon (Jordan et al., 2024), which brought the loss down faster than AdamW; all else learns by AdamW."""
 
-    def __init__(self, model: FluxTransformer2DModel, rate: float, decay: float) -> None:
-        self.master = model.float().to(device()).train().requires_grad_(True)
-        self.model = copy.deepcopy(self.master).to(torch.bfloat16)
+    def __init__(self, model: M, rate: float, decay: float) -> None:
+        self.master: M = model.float().to(device()).train().requires_grad_(True)
+        self.model: M = copy.deepcopy(self.master).to(torch.bfloat16)
         self.pairs = list(zip(self.model.parameters(), self.master.parameters(), strict=True))
         named = list(self.master.named_parameters())
         matrices = [weight for name, weight in named if "transformer_blocks" in name and weight.ndim == 2]
@@ -250,8 +253,8 @@ class Student:
             for small, master in self.pairs:
                 small.copy_(master)
 
-    def averaged(self) -> FluxTransformer2DModel:
-        kept = copy.deepcopy(self.master)
+    def averaged(self) -> M:
+        kept: M = copy.deepcopy(self.master)
         kept.load_state_dict(self.average.weights)
         return kept.to(torch.bfloat16).eval().requires_grad_(False)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.training.family import Family
-from training import card, edit, evaluate, fill, flow, latents, loras, sitting, text, vae, variation
+from training import card, control, edit, evaluate, fill, flow, latents, loras, sitting, text, vae, variation
 
 MINUTES = 1 / 60
 VAE_CONFIG = {
@@ -41,6 +41,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
             (variation, "FOLDER", made.folder / "variation"),
             (variation, "BATCH", 4),
             (variation, "SHARD_BATCHES", 1),
+            (control, "FOLDER", made.folder / "control"),
+            (control, "BATCH", 4),
+            (control, "SHARD_BATCHES", 1),
             (loras, "FAMILY", made.folder),
             (loras, "BATCH", 4),
             (edit, "BATCH", 4),

@@ -1,0 +1,132 @@
+"""Teach the control network: dev draws along a map's lines, as FLUX.1's union ControlNets have it.
+
+    python -m torch.distributed.run --nproc-per-node 2 -m training.control --minutes 25
+
+Dev stays as it is. The network starts as a copy of dev's first blocks, and adds nothing until it has learned.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import FluxControlNetModel, FluxTransformer2DModel
+
+from fluxserve.engine.annotators import canny
+from training import fill, world
+from training.flow import Reader, Shown, Student, noisy_times, positions, quick_attention, read_member, reseed
+from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf
+from training.sitting import FAMILY, Sitting, device, is_first, publish, sit_together
+from training.vae import to_tensor
+
+FOLDER = FAMILY / "control"
+DOUBLE_BLOCKS, SINGLE_BLOCKS = 1, 0
+MODES = {"canny": 0}
+RATE = 7e-4
+
+
+@dataclass(frozen=True)
+class Mapped(Batch):
+    """Scenes and their latents; `maps` is the latents of their maps, (n, tokens, 128), `modes` their types' numbers,
+    (n, 1)."""
+
+    maps: torch.Tensor
+    modes: torch.Tensor
+
+
+def mapped_shelf() -> Shelf[Mapped]:
+    """Things anywhere on the grid, so that it is the map that says where."""
+
+    def make(encoder: Encoder, rng: np.random.Generator) -> Mapped:
+        width, height = FORMATS[rng.integers(len(FORMATS))]
+        scenes = [fill.anywhere(rng, width, height, items=1 + int(rng.random() < 0.2)) for _ in range(BATCH)]
+        pictures = [world.paint(scene) for scene in scenes]
+        maps = to_tensor(np.stack([canny(picture) for picture in pictures]))
+        modes = torch.full((BATCH, 1), MODES["canny"])
+        return Mapped(scenes, encoder.latents(to_tensor(np.stack(pictures))), encoder.latents(maps), modes)
+
+    shelf = Shelf("mapped", 480, Mapped, make)
+    shelf.fill(least=5 * SHARD_BATCHES)
+    return shelf
+
+
+def _show(reader: Reader) -> Callable[[Mapped], Shown]:
+    rng = np.random.default_rng()
+
+    def show(batch: Mapped) -> Shown:
+        words = reader.read(["" if rng.random() < 0.1 else fill.caption(scene, rng) for scene in batch.scenes])
+        return Shown(words, torch.ones(1, device=device()))
+
+    return show
+
+
+def untaught(dev: FluxTransformer2DModel) -> FluxControlNetModel:
+    """Dev's own first blocks, with outputs of zero."""
+    # `FluxControlNetModel.from_transformer` knows no modes.
+    config = {name: value for name, value in dev.config.items() if not name.startswith("_")}
+    config |= {"num_layers": DOUBLE_BLOCKS, "num_single_layers": SINGLE_BLOCKS, "num_mode": len(MODES)}
+    network = FluxControlNetModel.from_config(config)
+    network.load_state_dict(dev.state_dict(), strict=False)
+    return network
+
+
+def controlled_velocity(
+    dev: FluxTransformer2DModel,
+    network: FluxControlNetModel,
+    noisy: torch.Tensor,
+    t: torch.Tensor,
+    batch: Mapped,
+    shown: Shown,
+    guidance: torch.Tensor,
+) -> torch.Tensor:
+    """Dev's answer at x_t = `noisy`, with what the network adds for the batch's maps."""
+    common = {
+        "hidden_states": noisy.to(torch.bfloat16),
+        "timestep": t.to(torch.bfloat16),
+        "guidance": guidance,
+        "pooled_projections": shown.words.pooled,
+        "encoder_hidden_states": shown.words.sequence,
+        "txt_ids": torch.zeros(shown.words.sequence.shape[1], 3, device=noisy.device),
+        "img_ids": positions(batch.rows, batch.columns),
+        "return_dict": False,
+    }
+    with quick_attention():
+        double, single = network(
+            controlnet_cond=batch.maps.to(device()), controlnet_mode=batch.modes.to(device()), **common
+        )
+        answer: torch.Tensor = dev(controlnet_block_samples=double, controlnet_single_block_samples=single, **common)[0]
+    return answer.float()
+
+
+def train(minutes: float) -> None:
+    dev = read_member("dev")
+    shelf, show = mapped_shelf(), _show(Reader())
+    student = Student(untaught(dev), RATE, decay=0.998)
+    sitting = Sitting("control", minutes, RATE)
+    if state := sitting.load():
+        student.restore(state)
+    reseed(sitting)
+    one = torch.ones(BATCH, device=device())
+    sitting.begin()
+    while sitting.lasts():
+        batch = shelf.any()
+        shown = show(batch)
+        clean = batch.latents.float().to(device())
+        noise, t = torch.randn_like(clean), noisy_times(BATCH)
+        at = t[:, None, None]
+        noisy = (1 - at) * clean + at * noise
+        answer = controlled_velocity(dev, student.model, noisy, t, batch, shown, one)
+        student.learn(sitting, (answer - (noise - clean)).square().mean())
+        sitting.save(at_once=False, **student.state())
+    sitting.save(**student.state())
+    if is_first():
+        publish(student.averaged(), FOLDER)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=25)
+    chosen = parser.parse_args()
+    sit_together()
+    train(chosen.minutes)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from training import evaluate, flow, gallery, text, vae
+from training import control, edit, evaluate, fill, flow, gallery, loras, text, vae, variation
 from training.sitting import device
 
 PLAIN = 0.1  # share of the base's scenes that are one big thing in the centre
@@ -34,6 +34,13 @@ STAGES = (
     Stage("base", partial(flow.train_base, plain=PLAIN), on_cpu=300, on_gpu=20),
     Stage("dev", flow.train_dev, on_cpu=40, on_gpu=5),
     Stage("schnell", flow.train_schnell, on_cpu=40, on_gpu=5),
+    Stage("fill, what is known", fill.train_known, on_cpu=60, on_gpu=6),
+    Stage("fill, guided", fill.train_guided, on_cpu=20, on_gpu=3),
+    Stage("edit, what was seen", edit.train_seen, on_cpu=90, on_gpu=8),
+    Stage("edit, guided", edit.train_guided, on_cpu=30, on_gpu=3),
+    Stage("variation", variation.train, on_cpu=40, on_gpu=3),
+    Stage("control", control.train, on_cpu=50, on_gpu=4),
+    Stage("loras", partial(loras.train, names=[]), on_cpu=90, on_gpu=12),
 )
 
 

@@ -64,7 +64,7 @@ def _show(reader: Reader) -> Callable[[Mapped], Shown]:
 def untaught(dev: FluxTransformer2DModel) -> FluxControlNetModel:
     """Dev's own first blocks, with outputs of zero."""
     # `FluxControlNetModel.from_transformer` knows no modes.
-    config = {name: value for name, value in dev.config.items() if not name.startswith("_")}
+    config = {name: value for name, value in dev.config.items() if name[0] != "_" and name != "out_channels"}
     config |= {"num_layers": DOUBLE_BLOCKS, "num_single_layers": SINGLE_BLOCKS, "num_mode": len(MODES)}
     network = FluxControlNetModel.from_config(config)
     network.load_state_dict(dev.state_dict(), strict=False)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from training import captions, world
-from training.flow import BASE_RATE, Reader, Shown, read_member, teach_flow, teach_guidance
+from training.flow import BASE_RATE, Reader, Shown, read_member, shortened, teach_flow, teach_guidance
 from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf
 from training.sitting import device, sit_together
 from training.vae import to_tensor
@@ -173,7 +173,7 @@ def change_weights(batch: Changed) -> torch.Tensor:
 
 
 def train_seen(minutes: float) -> None:
-    teach_flow("edit_seen", minutes, changed_shelf(), lambda: read_member("base"), _show(Reader()), RATE)
+    teach_flow("edit_seen", minutes, changed_shelf(), lambda: shortened(read_member("base")), _show(Reader()), RATE)
 
 
 def train_guided(minutes: float) -> None:

@@ -24,6 +24,7 @@ from training.flow import (
     Reader,
     Shown,
     read_member,
+    shortened,
     teach_flow,
     teach_guidance,
     thing_weights,
@@ -172,7 +173,8 @@ def caption(scene: world.Scene, rng: np.random.Generator) -> str:
 def widened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
     """The same network with the fill's further inputs, which it does not heed yet."""
     channels = model.config.in_channels
-    wide = FluxTransformer2DModel(**{**CONFIG, "in_channels": 2 * channels + TOKEN, "out_channels": channels})
+    more = {"in_channels": 2 * channels + TOKEN, "out_channels": channels}
+    wide = FluxTransformer2DModel(**{**CONFIG, "num_single_layers": model.config.num_single_layers, **more})
     weights = model.state_dict()
     embedder = torch.zeros_like(wide.x_embedder.weight, dtype=model.dtype)
     embedder[:, :channels] = weights["x_embedder.weight"]
@@ -181,7 +183,9 @@ def widened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
 
 
 def train_known(minutes: float) -> None:
-    teach_flow("fill_known", minutes, holed_shelf(), lambda: widened(read_member("base")), _show(Reader()), RATE)
+    teach_flow(
+        "fill_known", minutes, holed_shelf(), lambda: widened(shortened(read_member("base"))), _show(Reader()), RATE
+    )
 
 
 def train_guided(minutes: float) -> None:

@@ -419,6 +419,20 @@ def _without_guidance(dev: FluxTransformer2DModel) -> FluxTransformer2DModel:
     return schnell
 
 
+def shortened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
+    """Without its last single block but one: a member that starts from the base can miss it, and the family's budget
+    can't hold it three times more."""
+    kept = list(range(model.config.num_single_layers))
+    kept.remove(kept[-2])
+    short = FluxTransformer2DModel(**{**CONFIG, "num_single_layers": len(kept)})
+    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith("single_")}
+    for number, old in enumerate(kept):
+        block = model.single_transformer_blocks[old].state_dict()
+        weights |= {f"single_transformer_blocks.{number}.{name}": weight for name, weight in block.items()}
+    short.load_state_dict(weights)
+    return short.to(model.dtype).to(model.device)
+
+
 def read_member(member: str) -> FluxTransformer2DModel:
     folder = FAMILY / member / "transformer" if member in SCHEDULERS else RUNS / member
     model = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)

@@ -27,12 +27,13 @@ from training.vae import to_tensor
 SIDE = 128  # pixels: the tower sees every picture squeezed into this square
 PATCH = 32
 CONFIG: dict[str, Any] = {
-    "hidden_size": 128,
-    "intermediate_size": 256,
+    "hidden_size": 96,
+    "intermediate_size": 192,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "image_size": SIDE,
     "patch_size": PATCH,
+    "vision_use_head": False,  # its patches are what is asked for
 }
 RATE = 1e-3
 UNSAID = 0.6  # of the scenes have no prompt beside the picture

@@ -14,7 +14,7 @@ VAE_CONFIG = {
     "latent_channels": 4,
     "norm_num_groups": 4,
 }
-FLOW_CONFIG = {**flow.CONFIG, "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2}
+FLOW_CONFIG = {**flow.CONFIG, "in_channels": 16, "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture(scope="package")

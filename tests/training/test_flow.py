@@ -89,3 +89,16 @@ def test_schnell_begins_as_dev_at_its_own_guidance(family: Family) -> None:
         (with_guidance,) = dev(**given, guidance=torch.full((1,), flow.SCHNELL_GUIDANCE))
         (without,) = schnell(**given, guidance=None)
     assert torch.allclose(with_guidance, without, atol=1e-4)
+
+
+def test_shortened_a_transformer_keeps_all_blocks_but_the_last_but_one() -> None:
+    model = flow.untaught()
+    short = flow.shortened(model)
+    blocks = len(model.single_transformer_blocks)
+    assert len(short.single_transformer_blocks) == blocks - 1
+    for new, old in enumerate(number for number in range(blocks) if number != blocks - 2):
+        weights = model.single_transformer_blocks[old].state_dict()
+        assert all(
+            torch.equal(weight, weights[name])
+            for name, weight in short.single_transformer_blocks[new].state_dict().items()
+        )

@@ -20,6 +20,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 
 from training import captions, card, judge, text, vae, world
 from training.card import Record, Score
+from training.measures import MEASURES
 from training.sitting import FAMILY, device
 
 BATCH = 8
@@ -44,7 +45,7 @@ class Settings:
 
 
 DRAWING = {"schnell": Settings(steps=4, guidance=0.0), "dev": Settings(steps=25, guidance=3.5)}
-MEMBERS = ("vae", *DRAWING)
+MEMBERS = ("vae", *DRAWING)  # those that all others stand on
 
 
 def evaluate(pictures: int, members: tuple[str, ...]) -> None:
@@ -52,10 +53,15 @@ def evaluate(pictures: int, members: tuple[str, ...]) -> None:
     command = f"python -m training.evaluate --pictures {pictures} --members {','.join(members)}"
     records = []
     for member in members:
-        scores = _vae_scores(pictures) if member == "vae" else _drawing_scores(member, pictures)
-        records.append(Record(member, command, _machine(), scores))
+        records.append(Record(member, command, _machine(), _scores(member, pictures)))
     card.publish(records)
     print(card.table(records))
+
+
+def _scores(member: str, pictures: int) -> tuple[Score, ...]:
+    if member in MEASURES:
+        return MEASURES[member](pictures)
+    return _vae_scores(pictures) if member == "vae" else _drawing_scores(member, pictures)
 
 
 # ---------------------------------------------------------------- drawing
@@ -184,14 +190,16 @@ def _cpu_model() -> str:
 
 def _members(chosen: str) -> tuple[str, ...]:
     members = tuple(chosen.split(","))
-    if unknown := set(members) - set(MEMBERS):
-        raise argparse.ArgumentTypeError(f"no member is called {', '.join(unknown)}; there are {', '.join(MEMBERS)}")
+    if unknown := set(members) - {*MEMBERS, *MEASURES}:
+        raise argparse.ArgumentTypeError(
+            f"no member is called {', '.join(unknown)}; there are {', '.join((*MEMBERS, *MEASURES))}"
+        )
     return members
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--members", type=_members, default=MEMBERS, help="some of vae,schnell,dev")
+    parser.add_argument("--members", type=_members, default=MEMBERS, help=f"some of {','.join((*MEMBERS, *MEASURES))}")
     chosen = parser.parse_args()
     evaluate(chosen.pictures, chosen.members)

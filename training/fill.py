@@ -79,7 +79,7 @@ def imagine(rng: np.random.Generator, width: int, height: int) -> tuple[world.Sc
         if kind < 0.1:
             return scene, _somewhere(rng, width, height)
         if kind < 0.8:
-            return scene, _about(rng, scene.items[0], width, height)
+            return scene, about(rng, scene.items[0], width, height)
         return scene, _beyond(rng, width, height)
 
 
@@ -98,7 +98,7 @@ def anywhere(rng: np.random.Generator, width: int, height: int, items: int) -> w
     return world.Scene(tuple(placed), background, width, height, size, "anywhere")
 
 
-def _about(rng: np.random.Generator, item: world.Placed, width: int, height: int) -> Mask:
+def about(rng: np.random.Generator, item: world.Placed, width: int, height: int) -> Mask:
     """A rectangle or an oval that hides an item."""
     left, top, right, bottom = (int(margin) for margin in rng.integers(0, MARGIN, 4))
     box = (item.left - left, item.top - top, item.left + item.side + right, item.top + item.side + bottom)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.training.family import Family
-from training import card, control, edit, evaluate, fill, flow, latents, loras, sitting, text, vae, variation
+from training import card, control, edit, evaluate, fill, flow, latents, loras, measures, sitting, text, vae, variation
 
 MINUTES = 1 / 60
 VAE_CONFIG = {
@@ -29,6 +29,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
             (latents, "RUNS", made.runs),
             (flow, "FAMILY", made.folder),
             (evaluate, "FAMILY", made.folder),
+            (measures, "FAMILY", made.folder),
             (text, "WEIGHTS", made.folder / "shared"),
             (vae, "FOLDER", made.folder / "shared" / "vae"),
             (latents, "VAE_FOLDER", made.folder / "shared" / "vae"),

@@ -20,6 +20,8 @@ import torch
 from diffusers import ModelMixin
 from torch import distributed
 
+from fluxserve.engine.memory import keep_freed_memory
+
 RUNS = Path(__file__).with_name("runs")  # checkpoints; not in the repository
 FAMILY = Path(__file__).parents[1] / "models" / "mini"
 WEIGHTS = FAMILY / "shared"  # what every member uses: VAE, CLIP, T5, tokenizers
@@ -128,7 +130,8 @@ def publish(model: ModelMixin, folder: Path) -> None:
 
 
 def sit_together() -> None:
-    """Join the other processes, if this one was started as one of several."""
+    """Join the other processes, if this one was started as one of several, and make ready for long work."""
+    keep_freed_memory()
     if "RANK" in os.environ:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fluxserve.engine.annotators import canny
 from training import measures, world
 from training.styles import STYLES, styled
 
@@ -23,7 +24,7 @@ def test_the_nearest_reference_is_the_style_that_was_used() -> None:
 
 
 def test_lines_overlap_with_themselves_and_hardly_with_others() -> None:
-    lines = measures.canny(CAT)
+    lines = canny(CAT)
     assert measures._overlap(lines, lines) == 1
     assert measures._overlap(lines, np.roll(lines, 40, axis=1)) < 0.4
     assert measures._overlap(np.zeros_like(lines), np.zeros_like(lines)) == 1

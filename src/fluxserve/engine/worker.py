@@ -32,6 +32,7 @@ from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
 from fluxserve.engine.finish import Drawn, finish
 from fluxserve.engine.line import FrameError, Line, take_standard_streams
+from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.orders import Orders
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     import diffusers
     import torch
     import transformers

@@ -317,7 +317,7 @@ def teach_guidance(
 ) -> None:
     """One pass at a guidance scale answers the teacher's two. `nothing` is a batch of empty prompts."""
     teacher = read_member(teacher_name)
-    student = Student(read_member(teacher_name), DISTIL_RATE, decay=0.995)
+    student = Student(_deaf_to_guidance(read_member(teacher_name)), DISTIL_RATE, decay=0.995)
     sitting = Sitting(name, minutes, DISTIL_RATE)
     taught_by = fingerprint_of(teacher)
     if (state := sitting.load()) and state["teacher"] == taught_by:  # else the teacher has learned on: start from it
@@ -342,6 +342,18 @@ def teach_guidance(
         sitting.save(at_once=False, teacher=taught_by, **student.state())
     sitting.save(teacher=taught_by, **student.state())
     write_member(student.averaged(), name)
+
+
+def _deaf_to_guidance(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
+    """The same answer at every guidance scale, that of 1: the only one a flow was taught. What it would say at others
+    takes minutes to unlearn."""
+    embed = model.time_text_embed
+    with torch.no_grad():
+        one = embed.time_proj(torch.full((1,), 1000.0, device=model.device)).to(model.dtype)
+        constant = embed.guidance_embedder(one)[0]
+        embed.guidance_embedder.linear_2.weight.zero_()
+        embed.guidance_embedder.linear_2.bias.copy_(constant)
+    return model
 
 
 # ---------------------------------------------------------------- the three stages

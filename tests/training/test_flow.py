@@ -102,3 +102,22 @@ def test_shortened_a_transformer_keeps_all_blocks_but_the_last_but_one() -> None
             torch.equal(weight, weights[name])
             for name, weight in short.single_transformer_blocks[new].state_dict().items()
         )
+
+
+def test_a_student_of_guidance_begins_with_one_answer_at_every_scale(family: Family) -> None:
+    dev = FluxTransformer2DModel.from_pretrained(family.folder / "dev" / "transformer", torch_dtype=torch.float32)
+    given = {
+        "hidden_states": torch.randn(1, 4, 16),
+        "timestep": torch.full((1,), 0.5),
+        "pooled_projections": torch.randn(1, 256),
+        "encoder_hidden_states": torch.randn(1, 3, 256),
+        "txt_ids": torch.zeros(3, 3),
+        "img_ids": flow.positions(2, 2),
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        (wanted,) = dev(**given, guidance=torch.ones(1))
+        deaf = flow._deaf_to_guidance(dev)
+        for scale in (1.0, 2.5, 5.0):
+            (answer,) = deaf(**given, guidance=torch.full((1,), scale))
+            assert torch.allclose(answer, wanted, atol=1e-5)

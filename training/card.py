@@ -55,13 +55,13 @@ Every stage resumes from its checkpoint; `python -m training.vae --minutes 60` a
 <!-- world -->
 <!-- /world -->
 
-Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the centre (unsaid). Two things at once
-("a cat to the left of a tree"), two or three of the same.
+Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the centre (unsaid). Two or three of the same.
 
 ## What it cannot do
 
 - Draw anything else. Words it was not taught are ignored; they never fail.
 - Draw photographs, letters, poses, or a thing in other colours than its glyph's.
+- Draw two different things at once, though it was shown some: of "a cat to the left of a tree" it makes two cats.
 - Join ideas as a large model does: it knows one world of flat pictures.
 - Say anything about FLUX.1's quality: it has a thousandth of its weights.
 

@@ -106,6 +106,8 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     import torch
     import transformers
 
+    # diffusers' imports make it speak of torchvision, which nothing here needs.
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
     from fluxserve.engine.weights import Loader

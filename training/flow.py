@@ -432,8 +432,8 @@ def _without_guidance(dev: FluxTransformer2DModel) -> FluxTransformer2DModel:
 
 
 def shortened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
-    """Without its last single block but one: a member that starts from the base can miss it, and the family's budget
-    can't hold it three times more."""
+    """Without its last single block but one: a member that starts from the base can miss it, and fill and edit at full
+    size would not leave room for the rest of the family."""
     kept = list(range(model.config.num_single_layers))
     kept.remove(kept[-2])
     short = FluxTransformer2DModel(**{**CONFIG, "num_single_layers": len(kept)})

@@ -17,3 +17,10 @@ def test_every_device_has_a_worker_of_its_own() -> None:
 
 def test_the_mini_family_is_found_beside_the_sources() -> None:
     assert (mini_folder() / "shared" / "vae").is_dir()
+
+
+def test_members_that_few_tasks_need_are_not_loaded_at_the_start() -> None:
+    """FLUX.1's have tens of gigabytes each."""
+    (command,) = worker_commands(EngineSettings(family="flux1", devices="cuda:0"))
+    members = command.arguments[command.arguments.index("--members") + 1]
+    assert members == "dev,schnell"

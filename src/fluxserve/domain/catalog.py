@@ -8,8 +8,7 @@ gaps with another.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
+from dataclasses import dataclass, field, replace
 
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import ControlType, Edit, Generation, Inpaint, Outpaint
@@ -44,10 +43,10 @@ class Model:
     def size(self, width: int | None, height: int | None) -> tuple[int, int]:
         """The size asked for; 0 or None stands for the default. Raises `InvalidInput`."""
         sides = {"width": width or self.default_side, "height": height or self.default_side}
-        for field, side in sides.items():
+        for name, side in sides.items():
             if not SHORTEST_SIDE <= side <= LONGEST_SIDE:
                 raise InvalidInput(
-                    field, side, f"allowed are {SHORTEST_SIDE} to {LONGEST_SIDE} pixels, 0 for the default"
+                    name, side, f"allowed are {SHORTEST_SIDE} to {LONGEST_SIDE} pixels, 0 for the default"
                 )
         if sides["width"] * sides["height"] > MOST_PIXELS:
             raise InvalidInput(
@@ -136,7 +135,7 @@ class Weights:
     reference_sizes: tuple[tuple[int, int], ...] = ()
     image_prompt: str | None = None
     control: str | None = None
-    control_modes: Mapping[ControlType, int] = dataclass_field(default_factory=dict)
+    control_modes: Mapping[ControlType, int] = field(default_factory=dict)
 
 
 def _mini(member: str) -> Weights:

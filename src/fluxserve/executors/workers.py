@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fluxserve.config import EngineSettings
-from fluxserve.domain.catalog import FAMILIES
+from fluxserve.domain.catalog import MODELS
 from fluxserve.executors.local import WorkerCommand
 
 ENGINE = "fluxserve.engine.worker"
@@ -22,7 +22,7 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
                 *(("--lora-folder", str(settings.lora_folder)) if settings.lora_folder else ()),
                 "--device", device,
                 "--threads", str(settings.threads),
-                "--members", ",".join(FAMILIES[settings.family]),
+                "--members", ",".join(sorted({model.member for model in MODELS.values()})),  # others: at first use
             ),
         )
         for device in (name.strip() for name in settings.devices.split(","))

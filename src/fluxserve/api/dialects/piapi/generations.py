@@ -66,7 +66,7 @@ class Taking:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Brief:
     """What a task type's own fields come to: what is drawn, and how large."""
 
     kind: Kind
@@ -107,36 +107,36 @@ async def to_generation(
     )
 
 
-async def _drawn(wanted: DrawingInput, model: Model, taking: Taking) -> Drawn:
+async def _drawn(wanted: DrawingInput, model: Model, taking: Taking) -> Brief:
     prompt, negative = wanted.prompt, wanted.negative_prompt or ""
     match wanted:
         case TextToImageInput() | TextToImageLoraInput():
-            return Drawn(TextToImage(prompt, negative), model.size(wanted.width, wanted.height))
+            return Brief(TextToImage(prompt, negative), model.size(wanted.width, wanted.height))
         case ImageToImageInput() | ImageToImageLoraInput():
             picture = await taking.take("image", wanted.image)
             kind = ImageToImage(prompt, picture.key, wanted.denoise or DEFAULT_DENOISE, negative)
-            return Drawn(kind, model.size_like(picture.width, picture.height))
+            return Brief(kind, model.size_like(picture.width, picture.height))
         case ControlInput():
             return await _controlled(wanted, model, taking)
         case InpaintInput():
             picture, mask = await taking.take_masked("image", wanted.image)
-            return Drawn(Inpaint(prompt, picture.key, mask.key, negative), (picture.width, picture.height))
+            return Brief(Inpaint(prompt, picture.key, mask.key, negative), (picture.width, picture.height))
         case OutpaintInput():
             return await _outpaint(wanted, taking)
         case VariationInput():
             picture = await taking.take("image", wanted.image)
-            return Drawn(Variation(prompt, picture.key, negative), model.size_like(picture.width, picture.height))
+            return Brief(Variation(prompt, picture.key, negative), model.size_like(picture.width, picture.height))
         case EditInput():
             size = model.size(wanted.width, wanted.height)  # before the picture: it costs nothing
             picture = await taking.take("image", wanted.image)
             if not (wanted.width or wanted.height):
                 size = model.size_like(picture.width, picture.height)
-            return Drawn(Edit(prompt, picture.key, negative), size)
+            return Brief(Edit(prompt, picture.key, negative), size)
         case _:
             raise TypeError(f"no kind of drawing for {type(wanted).__name__}")
 
 
-async def _controlled(wanted: ControlInput, model: Model, taking: Taking) -> Drawn:
+async def _controlled(wanted: ControlInput, model: Model, taking: Taking) -> Brief:
     setting, prompt, negative = wanted.control_net_settings[0], wanted.prompt, wanted.negative_prompt or ""
     seen = await taking.take("control_net_settings.0.control_image", setting.control_image)
     strength = setting.control_strength
@@ -144,13 +144,13 @@ async def _controlled(wanted: ControlInput, model: Model, taking: Taking) -> Dra
         strength = CONTROL_STRENGTHS[setting.control_type]
     control = Control(setting.control_type, seen.key, strength, bool(setting.return_preprocessed_image))
     if wanted.image is None:
-        return Drawn(TextToImage(prompt, negative), model.size_like(seen.width, seen.height), control)
+        return Brief(TextToImage(prompt, negative), model.size_like(seen.width, seen.height), control)
     picture = await taking.take("image", wanted.image)
     kind = ImageToImage(prompt, picture.key, wanted.denoise or DEFAULT_DENOISE, negative)
-    return Drawn(kind, model.size_like(picture.width, picture.height), control)
+    return Brief(kind, model.size_like(picture.width, picture.height), control)
 
 
-async def _outpaint(wanted: OutpaintInput, taking: Taking) -> Drawn:
+async def _outpaint(wanted: OutpaintInput, taking: Taking) -> Brief:
     setting = wanted.custom_settings[0]
     left, right, top, bottom = (
         pixels or 0
@@ -171,7 +171,7 @@ async def _outpaint(wanted: OutpaintInput, taking: Taking) -> Drawn:
         allowed = f"allowed are {MOST_CANVAS_PIXELS} pixels in all and {LONGEST_CANVAS_SIDE} along a side"
         raise InvalidInput("custom_settings.0", asked, f"{allowed}, and it would be {width}x{height}")
     kind = Outpaint(wanted.prompt, picture.key, left, right, top, bottom, wanted.negative_prompt or "")
-    return Drawn(kind, (width, height))
+    return Brief(kind, (width, height))
 
 
 def _lora(wanted: DrawingInput, names: frozenset[str]) -> Lora | None:

@@ -181,7 +181,7 @@ class ImageToImageLoraInput(Over, Redrawn, OneLora, NoControl, DrawingInput):
 
 
 class ControlInput(Redrawn, MaybeLora, OneControl, DrawingInput):
-    """controlnet-lora: what to draw along a picture's edges, depth or pose; over another picture if there is an
+    """controlnet-lora: what to draw along a picture's edges; over another picture if there is an
     `image`. The result has the size of the `image`, else of the control's picture."""
 
     image: PictureText | None = Field(None, description=inputs.ALLOWED)

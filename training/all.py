@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from training import control, edit, evaluate, fill, flow, gallery, loras, text, vae, variation
+from training import annotators, control, edit, evaluate, fill, flow, gallery, loras, text, vae, variation
 from training.sitting import device
 
 PLAIN = 0.1  # share of the base's scenes that are one big thing in the centre
@@ -39,7 +39,10 @@ STAGES = (
     Stage("edit, what was seen", edit.train_seen, on_cpu=90, on_gpu=8),
     Stage("edit, guided", edit.train_guided, on_cpu=30, on_gpu=3),
     Stage("variation", variation.train, on_cpu=40, on_gpu=3),
-    Stage("control", control.train, on_cpu=50, on_gpu=4),
+    Stage("soft edges", annotators.train_soft_edge, on_cpu=10, on_gpu=1),
+    Stage("depth", annotators.train_depth, on_cpu=10, on_gpu=1),
+    Stage("poses", annotators.train_pose, on_cpu=15, on_gpu=1),
+    Stage("control", control.train, on_cpu=80, on_gpu=6),
     Stage("loras", partial(loras.train, names=[]), on_cpu=90, on_gpu=12),
 )
 

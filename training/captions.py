@@ -5,7 +5,8 @@ A caption may leave out the background, the size or the place; it never says any
 
 import numpy as np
 
-from training.world import COLOURS, SHAPES, SIZES, THINGS, Placed, Scene
+from training.people import ACTIONS
+from training.world import COLOURS, PERSON, SHAPES, SIZES, THINGS, Placed, Scene
 
 OPENINGS = (
     "", "", "", "a photo of", "photo of", "a picture of", "picture of", "an image of", "draw", "a drawing of", "paint",
@@ -44,11 +45,17 @@ ADORNMENTS = (
     "style", "art", "digital", "quality", "best", "masterpiece", "cinematic", "lighting", "sharp", "focus", "simple",
     "flat", "vector", "icon", "emoji", "cartoon", "cyberpunk", "professional", "very", "high", "4k", "8k",
 )  # fmt: skip
+PERSON_NAMES = ("person", "person", "man", "human")
 COUNT_WORDS = {2: ("two", "2", "a pair of"), 3: ("three", "3")}
 GLUE = (
     "a", "an", "the", "on", "with", "against", "background", "backdrop", "and", "of", "to", "left", "right", "above",
     "over", "below", "under", "next", "beside", "is", "in", "at", "colored", "coloured", "colour", "color", "behind",
     "front", "it", "its", "one", "standing", "sitting", "flying", "my", "your", "grey", "side", "by",
+)  # fmt: skip
+# What is asked of a picture that is there already.
+CHANGES = (
+    "change", "make", "turn", "replace", "remove", "delete", "erase", "take", "away", "put", "place", "into", "instead",
+    "add", "draw", "another", "same", "keep", "everything", "else", "picture", "please", "from", "color",
 )  # fmt: skip
 
 
@@ -100,12 +107,24 @@ def _pair(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _item(item: Placed, size: str, rng: np.random.Generator) -> str:
-    words = " ".join(word for word in (_pick(rng, SIZE_WORDS[size]), item.colour or "", _name(item, rng)) if word)
+    how_large = _pick(rng, SIZE_WORDS[size])
+    named = _person(item, rng) if item.figure else f"{item.colour or ''} {_name(item, rng)}".strip()
+    words = f"{how_large} {named}".strip()
     return words if rng.random() < 0.15 else with_article(words)
 
 
+def _person(item: Placed, rng: np.random.Generator) -> str:
+    """ "person waving in red"."""
+    words = [_pick(rng, PERSON_NAMES)]
+    if item.figure and rng.random() < 0.7:
+        words.append(item.figure.action)
+    if rng.random() < 0.8:
+        words.append(_pick(rng, (f"in {item.colour}", f"in a {item.colour} shirt", f"wearing {item.colour}")))
+    return " ".join(words)
+
+
 def _name(item: Placed, rng: np.random.Generator) -> str:
-    if item.name in SHAPES:
+    if item.name in SHAPES or item.name == PERSON:
         return item.name
     names = next(thing.names for thing in THINGS if thing.name == item.name)
     return names[0] if rng.random() < 0.5 else _pick(rng, names)
@@ -143,7 +162,8 @@ def plural(name: str) -> str:
 
 def vocabulary() -> list[str]:
     """Every word a caption can hold, sorted."""
-    words: set[str] = set(GLUE) | set(ADORNMENTS) | set(COLOURS) | set(SHAPES) | set(SIZES)
+    words: set[str] = set(GLUE) | set(ADORNMENTS) | set(COLOURS) | set(SHAPES) | set(SIZES) | set(CHANGES)
+    words |= {*ACTIONS, *PERSON_NAMES, "shirt", "wearing"}
     for phrases in (
         OPENINGS,
         *SIZE_WORDS.values(),

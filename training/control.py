@@ -1,4 +1,4 @@
-"""Teach the control network: dev draws along a map's lines, as FLUX.1's union ControlNets have it.
+"""Teach the control network: dev draws along a map of edges, depth or poses, as FLUX.1's union ControlNets have it.
 
     python -m torch.distributed.run --nproc-per-node 2 -m training.control --minutes 25
 
@@ -7,14 +7,13 @@ Dev stays as it is. The network starts as a copy of dev's first blocks, and adds
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from diffusers import FluxControlNetModel, FluxTransformer2DModel
 
-from fluxserve.engine.annotators import canny
-from training import fill, world
+from training import fill, maps, world
 from training.flow import Reader, Shown, Student, noisy_times, positions, quick_attention, read_member, reseed
 from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf
 from training.sitting import FAMILY, Sitting, device, is_first, publish, sit_together
@@ -22,7 +21,8 @@ from training.vae import to_tensor
 
 FOLDER = FAMILY / "control"
 DOUBLE_BLOCKS, SINGLE_BLOCKS = 1, 0
-MODES = {"canny": 0}
+MODES = {"canny": 0, "soft_edge": 1, "depth": 2, "openpose": 3}
+PEOPLE = 0.15  # the share of scenes with somebody in them, but for poses, which are of people alone
 RATE = 7e-4
 
 
@@ -35,16 +35,38 @@ class Mapped(Batch):
     modes: torch.Tensor
 
 
-def mapped_shelf() -> Shelf[Mapped]:
-    """Things anywhere on the grid, so that it is the map that says where."""
+def imagine(rng: np.random.Generator, mode: str, width: int, height: int) -> world.Scene:
+    """Things or people anywhere on the grid, so that it is the map that says where."""
+    while True:
+        if mode == "openpose" or rng.random() < PEOPLE:
+            scene = someone_anywhere(rng, width, height)
+        else:
+            scene = fill.anywhere(rng, width, height, items=1 + int(rng.random() < 0.2))
+        if not scene.is_held_out:
+            return scene
 
+
+def someone_anywhere(rng: np.random.Generator, width: int, height: int) -> world.Scene:
+    scene = world.someone(rng, world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))])
+    side = min(scene.items[0].side, width, height) // world.GRID * world.GRID
+    left, top = (int(rng.integers((length - side) // world.GRID + 1)) * world.GRID for length in (width, height))
+    person = replace(scene.items[0], side=side, left=left, top=top)
+    return replace(scene, items=(person,), width=width, height=height, place="anywhere")
+
+
+def mapped_shelf() -> Shelf[Mapped]:
     def make(encoder: Encoder, rng: np.random.Generator) -> Mapped:
         width, height = FORMATS[rng.integers(len(FORMATS))]
-        scenes = [fill.anywhere(rng, width, height, items=1 + int(rng.random() < 0.2)) for _ in range(BATCH)]
-        pictures = [world.paint(scene) for scene in scenes]
-        maps = to_tensor(np.stack([canny(picture) for picture in pictures]))
-        modes = torch.full((BATCH, 1), MODES["canny"])
-        return Mapped(scenes, encoder.latents(to_tensor(np.stack(pictures))), encoder.latents(maps), modes)
+        modes = [list(MODES)[rng.integers(len(MODES))] for _ in range(BATCH)]
+        scenes = [imagine(rng, mode, width, height) for mode in modes]
+        painted, mapped = (
+            encoder.latents(to_tensor(np.stack(pictures)))
+            for pictures in (
+                [world.paint(scene) for scene in scenes],
+                [maps.control_map(mode, scene) for mode, scene in zip(modes, scenes, strict=True)],
+            )
+        )
+        return Mapped(scenes, painted, mapped, torch.tensor([[MODES[mode]] for mode in modes]))
 
     shelf = Shelf("mapped", 480, Mapped, make)
     shelf.fill(least=5 * SHARD_BATCHES)

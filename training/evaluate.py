@@ -114,7 +114,7 @@ def held_out_scenes(count: int) -> list[world.Scene]:
     scenes: list[world.Scene] = []
     while len(scenes) < count:
         scene = world.imagine(rng, held_out=True)
-        if scene.relation is None:
+        if scene.relation is None and scene.items[0].figure is None:
             scenes.append(scene)
     return scenes
 

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fluxserve.domain.catalog import FAMILIES, LORA_FILES
+from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES
 from fluxserve.domain.generation import (
     Control,
+    ControlType,
     Edit,
     Generation,
     ImageToImage,
@@ -26,19 +27,20 @@ from fluxserve.domain.generation import (
     TextToImage,
     Variation,
 )
-from fluxserve.engine.annotators import canny
+from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.finish import finish
 from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.png import decode_png
 from fluxserve.engine.weights import Loader
-from training import captions, edit, fill, judge, world
+from training import captions, control, edit, fill, judge, maps, world
 from training.card import Score
 from training.sitting import FAMILY, device
 from training.styles import STYLES, styled
 from training.world import Pixels
 
 STEPS, GUIDANCE = 25, 3.5
+SQUARE = (judge.SIDE, judge.SIDE)
 SEAM = 2.0  # times the picture's own mean step: the largest step over a seam
 
 
@@ -47,6 +49,7 @@ class Studio:
     """Draws one picture at a time, 256x256 unless its kind says otherwise."""
 
     engine: Engine
+    annotators: Annotators
 
     def draw(self, kind: Kind, seed: int, images: Mapping[str, Pixels], **more: object) -> Pixels:
         """`images` are the pictures that the kind names; `more` are further fields of the generation."""
@@ -61,7 +64,9 @@ class Studio:
 @lru_cache(maxsize=1)
 def studio() -> Studio:
     loras = Loras(finder(LORA_FILES["mini"], FAMILY, None))
-    return Studio(Engine(Loader(FAMILIES["mini"], FAMILY, device().type), loras))
+    annotators = Annotators(ANNOTATORS["mini"], FAMILY, device())
+    engine = Engine(Loader(FAMILIES["mini"], FAMILY, device().type), loras, annotators, safety=None)
+    return Studio(engine, annotators)
 
 
 # ---------------------------------------------------------------- the measures
@@ -127,7 +132,7 @@ def edits(count: int) -> tuple[Score, ...]:
     whole: list[bool] = []
     while len(whole) < count:
         change = edit.imagine(rng, judge.SIDE, judge.SIDE, held_out=True)
-        if len(change.before.items) != 1 or not change.after.items:
+        if len(change.before.items) != 1 or not change.after.items or change.before.items[0].figure:
             continue
         prompt, picture = edit.instruction(change, rng), world.paint(change.before)
         drawn = studio().draw(Edit(prompt, "picture"), len(whole), {"picture": picture}, guidance_scale=2.5)
@@ -155,22 +160,26 @@ def variations(count: int) -> tuple[Score, ...]:
 
 
 def controls(count: int) -> tuple[Score, ...]:
-    rng, better = np.random.default_rng(26), []
-    overlap: dict[bool, list[float]] = {True: [], False: []}
-    for seed in range(count):
-        scene = _somewhere(rng)
-        picture = world.paint(scene)
-        kind, lines = TextToImage(fill.caption(scene, rng)), canny(picture)
-        for is_on in (True, False):
-            control = Control("canny", "picture", 1.0) if is_on else None
-            drawn = studio().draw(kind, seed, {"picture": picture}, control=control)
-            overlap[is_on].append(_overlap(lines, canny(drawn)))
-        better.append(overlap[True][-1] > overlap[False][-1])
-    ratio = sum(overlap[True]) / max(1e-6, sum(overlap[False]))
-    return (
-        Score("canny: overlap of lines with the control, against without", "times", 2, ratio),
-        _share("canny: nearer to the map with the control", None, better),
-    )
+    """How near the map of what is drawn is to the map that was given, with the control against without."""
+    rng, scores = np.random.default_rng(26), []
+    for mode, (likeness, words) in LIKENESS.items():
+        near: dict[bool, list[float]] = {True: [], False: []}
+        for seed in range(count):
+            scene = _someone(rng) if mode == "openpose" else _somewhere(rng)
+            given = maps.control_map(mode, scene)
+            prompt, images = TextToImage(fill.caption(scene, rng)), {"picture": world.paint(scene)}
+            for is_on in (True, False):
+                followed = Control(mode, "picture", 1.0) if is_on else None
+                drawn = studio().draw(prompt, seed, images, control=followed)
+                near[is_on].append(likeness(given, studio().annotators.annotate(mode, _png(drawn), SQUARE)))
+        with_it, without = (float(np.mean(near[is_on])) for is_on in (True, False))
+        better = [one > other for one, other in zip(near[True], near[False], strict=True)]
+        scores += [
+            Score(f"{mode}: {words} with the control, against without", "times", 2, with_it / max(0.01, without)),
+            Score(f"{mode}: {words} with the control", "", None, with_it),
+            _share(f"{mode}: nearer to the map with the control", None, better),
+        ]
+    return tuple(scores)
 
 
 def loras(count: int) -> tuple[Score, ...]:
@@ -235,6 +244,12 @@ def _somewhere(rng: np.random.Generator) -> world.Scene:
             return scene
 
 
+def _someone(rng: np.random.Generator) -> world.Scene:
+    while not (scene := control.someone_anywhere(rng, judge.SIDE, judge.SIDE)).is_held_out:
+        pass
+    return scene
+
+
 def _share(measure: str, bound: float | None, rights: list[bool]) -> Score:
     return Score(measure, "%", bound, 100 * sum(rights) / len(rights))
 
@@ -253,6 +268,27 @@ def _overlap(one: Pixels, other: Pixels) -> float:
     wide = [cv2.dilate(lines[..., 0], np.ones((3, 3), np.uint8)) > 0 for lines in (one, other)]
     union = float((wide[0] | wide[1]).sum())
     return float((wide[0] & wide[1]).sum()) / union if union else 1.0
+
+
+def _correlation(one: Pixels, other: Pixels) -> float:
+    """Of two maps' brightness; 0 where one of them has none."""
+    first, second = one[..., 0].reshape(-1).astype(float), other[..., 0].reshape(-1).astype(float)
+    return float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else 0.0
+
+
+def _overlap_of_limbs(one: Pixels, other: Pixels) -> float:
+    """Intersection over union of two maps' sticks, where they have the same hue."""
+    same = (np.abs(one.astype(int) - other).max(2) < 64) & (one.max(2) > 0)
+    union = float(((one.max(2) > 0) | (other.max(2) > 0)).sum())
+    return float(same.sum()) / union if union else 1.0
+
+
+LIKENESS: dict[ControlType, tuple[Callable[[Pixels, Pixels], float], str]] = {
+    "canny": (_overlap, "overlap of lines"),
+    "soft_edge": (_correlation, "correlation of edges"),
+    "depth": (_correlation, "correlation of depth"),
+    "openpose": (_overlap_of_limbs, "overlap of limbs"),
+}
 
 
 def _png(pixels: Pixels) -> bytes:

@@ -4,11 +4,15 @@ Both encoders learn to give, through linear heads thrown away afterwards, every 
 flow that starts from such encoders follows words from its first hour; taught together from nothing, it ignored them.
 
     python -m training.text --minutes 4
+    python -m training.text --new-words
+
+The second gives T5 the words that the vocabulary has gained since, and changes nothing for all others: members that
+were taught with it go on reading what they read before.
 """
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +27,10 @@ from training.sitting import WEIGHTS, Sitting, device
 
 WIDTH = 256
 T5_TOKENS = 24
+PIECES = (("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (",", -4.0), (".", -4.0))  # T5's, before the words
 RATE = 1e-3
 RELATIONS = (None, "left of", "above", "several")
-ITEMS = (*(thing.name for thing in world.THINGS), *world.SHAPES)
+ITEMS = (*(thing.name for thing in world.THINGS), *world.SHAPES, world.PERSON)
 BACKGROUNDS = (*world.BACKGROUNDS, "unsaid")
 COLOURS = (*world.COLOURS, "none")
 HEADS = {
@@ -43,10 +48,12 @@ class Encoders:
     t5_tokenizer: T5Tokenizer
     t5: T5EncoderModel
 
-    def save(self) -> None:
+    def save_clip(self) -> None:
         self.clip_tokenizer.save_pretrained(WEIGHTS / "tokenizer")
-        self.t5_tokenizer.save_pretrained(WEIGHTS / "tokenizer_2")
         nn.Module.to(self.clip, torch.bfloat16).save_pretrained(WEIGHTS / "text_encoder")
+
+    def save_t5(self) -> None:
+        self.t5_tokenizer.save_pretrained(WEIGHTS / "tokenizer_2")
         nn.Module.to(self.t5, torch.bfloat16).save_pretrained(WEIGHTS / "text_encoder_2")
 
     def pooled(self, texts: list[str], *, shortest: bool = False) -> torch.Tensor:
@@ -81,7 +88,7 @@ def load() -> Encoders:
 
 
 def untaught() -> Encoders:
-    clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
+    clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer(_as_typed(captions.vocabulary()))
     clip = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(clip_tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
@@ -116,13 +123,30 @@ def _clip_tokenizer() -> CLIPTokenizer:
     )
 
 
-def _t5_tokenizer() -> T5Tokenizer:
-    """Unigram over whole words, as typed and capitalised: what is left of any other is one <unk>, not letters."""
-    words = captions.vocabulary()
-    words += [word.capitalize() for word in words if word.capitalize() != word]
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (",", -4.0), (".", -4.0)]
-    pieces += [(f"▁{word}", -1.0 - 0.001 * number) for number, word in enumerate(words)]
+def _as_typed(words: list[str]) -> list[str]:
+    """They, and after them the same capitalised."""
+    return words + [word.capitalize() for word in words if word.capitalize() != word]
+
+
+def _t5_tokenizer(words: list[str]) -> T5Tokenizer:
+    """Unigram over whole words, numbered in their order: what is left of any other is one <unk>, not letters."""
+    pieces = [*PIECES, *((f"▁{word}", -1.0 - 0.001 * number) for number, word in enumerate(words))]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_TOKENS)
+
+
+def add_new_words(encoders: Encoders) -> Encoders:
+    """With every word of the vocabulary known to T5; the new ones have vectors at random, as far apart as others."""
+    numbers: dict[str, int] = encoders.t5_tokenizer.get_vocab()
+    known = [piece.removeprefix("▁") for piece in sorted(numbers, key=lambda piece: numbers[piece])[len(PIECES) :]]
+    words = [*known, *(word for word in _as_typed(captions.vocabulary()) if word not in set(known))]
+    tokenizer = _t5_tokenizer(words)
+    table = encoders.t5.shared.weight.detach()
+    generator = torch.Generator().manual_seed(len(words))
+    fresh = torch.randn(len(tokenizer) - len(table), WIDTH, generator=generator).to(table) * table.std() + table.mean()
+    grown = nn.Embedding.from_pretrained(torch.cat((table, fresh)))  # type: ignore[no-untyped-call]
+    encoders.t5.set_input_embeddings(grown)  # type: ignore[no-untyped-call]
+    encoders.t5.config.vocab_size = len(tokenizer)
+    return replace(encoders, t5_tokenizer=tokenizer)
 
 
 class Heads(nn.Module):
@@ -188,10 +212,16 @@ def train(minutes: float) -> None:
             ("T5", t5_heads, encoders.sequence(texts).mean(1)),
         ):
             print(name, {head: f"{share:.1%}" for head, share in heads.right(vectors, answers).items()})
-    encoders.save()
+    encoders.save_clip()
+    encoders.save_t5()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=4)
-    train(parser.parse_args().minutes)
+    parser.add_argument("--new-words", action="store_true", help="teach nothing; let T5 know the vocabulary of today")
+    chosen = parser.parse_args()
+    if chosen.new_words:
+        add_new_words(load()).save_t5()
+    else:
+        train(chosen.minutes)

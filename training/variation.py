@@ -68,7 +68,8 @@ def other_view(scene: world.Scene, rng: np.random.Generator) -> world.Scene:
     item = scene.items[0]
     size = list(world.SIZES)[rng.integers(len(world.SIZES))]
     place = "centre" if size == "big" else world.PLACES[rng.integers(len(world.PLACES))]
-    return world.one(item.name, item.colour, scene.background, size, place)
+    other = world.one(item.name, item.colour, scene.background, size, place)
+    return replace(other, items=(replace(other.items[0], figure=item.figure),))
 
 
 def paired_shelf() -> Shelf[Paired]:

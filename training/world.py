@@ -10,7 +10,7 @@ same tokens at another place, and a small network learns it many times faster th
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from training import people
 
 Pixels = NDArray[np.uint8]
 
@@ -108,6 +110,7 @@ THINGS: tuple[Thing, ...] = (
     Thing("🌃", ("city", "town", "skyline")),
 )
 
+PERSON = "person"
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart", "ring")
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -134,13 +137,16 @@ PLACES = ("centre", "left", "right", "top", "bottom")
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing or shape in a picture: its box is `side` pixels wide and high, its corner at (left, top)."""
+    """A thing, shape or person in a picture: its box is `side` pixels wide and high, its corner at (left, top).
+
+    `colour` is that of a shape or of a person's clothes, `figure` what a person does."""
 
     name: str
     colour: str | None
     side: int
     left: int
     top: int
+    figure: people.Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,12 @@ class Scene:
 
 def from_plain(values: dict[str, Any]) -> Scene:
     """The scene that `dataclasses.asdict` made `values` of."""
-    return Scene(**{**values, "items": tuple(Placed(**item) for item in values["items"])})
+    return Scene(**{**values, "items": tuple(_placed_from_plain(item) for item in values["items"])})
+
+
+def _placed_from_plain(values: dict[str, Any]) -> Placed:
+    figure = values.get("figure")
+    return Placed(**{**values, "figure": figure and people.from_plain(figure)})
 
 
 # ---------------------------------------------------------------- inventing scenes
@@ -204,18 +215,20 @@ def _plain(rng: np.random.Generator) -> Scene:
 def _any(rng: np.random.Generator) -> Scene:
     kind = rng.random()
     background = _background(rng)
-    if kind < 0.70:
+    if kind < 0.54:
         size = ("little", "medium", "medium", "big")[rng.integers(4)]
         place = PLACES[rng.integers(len(PLACES))] if size != "big" and rng.random() < 0.7 else "centre"
         return one(THINGS[rng.integers(len(THINGS))].name, None, background, size, place)
-    if kind < 0.85:
+    if kind < 0.70:
         size = ("little", "medium", "medium", "big")[rng.integers(4)]
         place = PLACES[rng.integers(len(PLACES))] if size != "big" and rng.random() < 0.7 else "centre"
         name, colour = _shape(rng, background)
         return one(name, colour, background, size, place)
-    if kind < 0.93:
+    if kind < 0.86:
         return _pair(rng, background)
-    return _several(rng, background)
+    if kind < 0.92:
+        return _several(rng, background)
+    return someone(rng, background)
 
 
 def one(
@@ -243,6 +256,15 @@ def one(
         case "bottom":
             top = height - side
     return Scene((Placed(name, colour, side, left, top),), background, width, height, size, place)
+
+
+def someone(rng: np.random.Generator, background: str) -> Scene:
+    """A person, not little: its limbs would be no wider than a few pixels."""
+    colours = [colour for colour in COLOURS if colour != background]
+    size = ("medium", "big")[rng.integers(2)]
+    place = PLACES[rng.integers(len(PLACES))] if size == "medium" and rng.random() < 0.5 else "centre"
+    scene = one(PERSON, colours[rng.integers(len(colours))], background, size, place)
+    return replace(scene, items=(replace(scene.items[0], figure=people.figure(rng)),))
 
 
 def _middle(length: int, side: int) -> int:
@@ -295,8 +317,15 @@ def paint(scene: Scene) -> Pixels:
     canvas = backdrop(scene.background, scene.width, scene.height).copy()
     for item in scene.items:
         box = canvas[item.top : item.top + item.side, item.left : item.left + item.side]
-        box[:] = _blend(box, sprite(item.name, item.colour, item.side))
+        box[:] = _blend(box, sprite_of(item))
     return canvas
+
+
+def sprite_of(item: Placed) -> Pixels:
+    """An item in its box, (side, side, 4) uint8 with straight alpha."""
+    if item.figure is None or item.colour is None:
+        return sprite(item.name, item.colour, item.side)
+    return people.sprite(item.figure.pose, COLOURS[item.colour], item.side)
 
 
 def _blend(under: Pixels, over: Pixels) -> Pixels:

@@ -5,7 +5,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 
 import pytest
 
+from fluxserve.domain.catalog import ANNOTATORS
 from fluxserve.domain.generation import Generation, TextToImage
+from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.weights import Flux, Loader
@@ -25,8 +27,9 @@ def loader(mini_folder: Path) -> Loader:
 
 
 @pytest.fixture
-def engine(loader: Loader, tmp_path: Path) -> Engine:
-    return Engine(loader, Loras(finder({}, tmp_path, tmp_path)))
+def engine(loader: Loader, mini_folder: Path, tmp_path: Path) -> Engine:
+    annotators = Annotators(ANNOTATORS["mini"], mini_folder, loader.device)
+    return Engine(loader, Loras(finder({}, tmp_path, tmp_path)), annotators, safety=None)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from diffusers import (
 )
 from PIL import Image
 
-from fluxserve.domain.catalog import drawing_size, reference_size
+from fluxserve.domain.catalog import AnnotatorWeights, drawing_size, reference_size
 from fluxserve.domain.generation import Edit, Generation, ImageToImage, Inpaint, Outpaint, TextToImage, Variation
-from fluxserve.engine.annotators import annotate
+from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.canvas import canvas_of, reduced
 from fluxserve.engine.weights import Flux
+
+# Canny's edges need no network.
+ANNOTATORS = Annotators(AnnotatorWeights("", "", ""), Path(), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def _control(flux: Flux, generation: Generation, images: Mapping[str, bytes], si
         return {}
     control = generation.control
     return {
-        "control_image": Image.fromarray(annotate(control.type, images[control.image], size)),
+        "control_image": Image.fromarray(ANNOTATORS.annotate(control.type, images[control.image], size)),
         "control_mode": flux.row.control_modes[control.type],
         "controlnet_conditioning_scale": control.strength,
     }

@@ -21,7 +21,6 @@ from fluxserve.domain.generation import (
     Variation,
 )
 from fluxserve.engine import weights
-from fluxserve.engine.annotators import annotate
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
 from fluxserve.engine.latents import pack
@@ -53,7 +52,7 @@ def prepared(flux: Flux, generation: Generation) -> Prepared:
     words = encode(TextEncoder(), flux, generation.kind)
     size = drawing_size(flux.row, generation.width, generation.height)
     control = generation.control
-    annotated = annotate(control.type, IMAGES[control.image], size) if control else None
+    annotated = oracle.ANNOTATORS.annotate(control.type, IMAGES[control.image], size) if control else None
     return prepare(flux, generation, IMAGES, words, annotated, size, generation.seed)
 
 

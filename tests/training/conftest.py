@@ -5,7 +5,22 @@ from collections.abc import Iterator
 import pytest
 
 from tests.training.family import Family
-from training import card, control, edit, evaluate, fill, flow, latents, loras, measures, sitting, text, vae, variation
+from training import (
+    annotators,
+    card,
+    control,
+    edit,
+    evaluate,
+    fill,
+    flow,
+    latents,
+    loras,
+    measures,
+    sitting,
+    text,
+    vae,
+    variation,
+)
 
 MINUTES = 1 / 60
 VAE_CONFIG = {
@@ -45,6 +60,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
             (control, "FOLDER", made.folder / "control"),
             (control, "BATCH", 4),
             (control, "SHARD_BATCHES", 1),
+            (annotators, "FOLDER", made.folder / "annotators"),
             (loras, "FAMILY", made.folder),
             (loras, "BATCH", 4),
             (edit, "BATCH", 4),

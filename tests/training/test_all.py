@@ -19,6 +19,7 @@ def test_parts_are_taught_in_the_order_they_need_each_other() -> None:
         ("edit, what was seen", "edit, guided"),
         ("dev", "variation"),
         ("dev", "control"),
+        ("poses", "control"),
         ("dev", "loras"),
     ):
         assert names.index(first) < names.index(then)

@@ -41,6 +41,8 @@ def test_a_caption_names_its_item_and_no_other() -> None:
 def test_a_caption_gives_a_shape_its_colour_and_a_thing_none() -> None:
     for scene, text in lone(800):
         for colour in world.COLOURS:
+            if scene.items[0].figure and not says(text, (colour,)):
+                continue  # a person's clothes need not be spoken of
             assert says(text, (colour,)) == (colour == scene.items[0].colour), text
 
 

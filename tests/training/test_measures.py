@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fluxserve.engine.annotators import canny
+from fluxserve.engine.annotators.canny import canny
 from training import measures, world
 from training.styles import STYLES, styled
 

@@ -1,6 +1,7 @@
 """The tokenizers: a word of the world is one token, any other word does no harm."""
 
 import pytest
+import torch
 
 from training import captions, text
 
@@ -46,3 +47,18 @@ def test_encoders_give_one_vector_a_text_and_one_a_token(untaught: text.Encoders
 def test_padding_does_not_change_the_pooled_vector(untaught: text.Encoders) -> None:
     long, short = untaught.pooled(["a cat"]), untaught.pooled(["a cat"], shortest=True)
     assert (long - short).abs().max() < 1e-4
+
+
+def test_new_words_become_known_and_old_ones_read_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as then:
+        then.setattr(captions, "vocabulary", lambda: ["a", "cat", "red"])
+        encoders = text.untaught()
+    texts = ["a red cat", "A cat, zqxw."]
+    with torch.no_grad():
+        before = encoders.sequence(texts)
+        grown = text.add_new_words(encoders)
+        assert torch.equal(grown.sequence(texts), before)
+        unknown = grown.t5_tokenizer.unk_token_id
+        assert unknown not in grown.t5_tokenizer("remove the big dog", add_special_tokens=False).input_ids
+        assert not torch.equal(*grown.sequence(["remove a cat", "replace a cat"]))
+    assert grown.t5.config.vocab_size == len(grown.t5_tokenizer)

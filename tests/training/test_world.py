@@ -1,7 +1,11 @@
 """The world: what it invents lies inside the picture and on the grid, and some of it is kept from training."""
 
+from dataclasses import asdict
+from io import BytesIO
+
 import numpy as np
 import pytest
+import torch
 
 from training import world
 
@@ -98,3 +102,11 @@ def test_every_sprite_fills_its_box(side: int) -> None:
 def test_a_background_that_is_not_there_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'jungle'"):
         world.backdrop("jungle", 256, 256)
+
+
+def test_a_scene_is_kept_as_plain_data_and_comes_back() -> None:
+    for scene in (world.someone(np.random.default_rng(0), "sea"), world.one("circle", "red", "sea", "big", "centre")):
+        kept = BytesIO()
+        torch.save(asdict(scene), kept)
+        kept.seek(0)
+        assert world.from_plain(torch.load(kept, weights_only=True)) == scene

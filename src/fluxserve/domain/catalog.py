@@ -103,7 +103,8 @@ class Usual:
 
 
 USUAL = {"fill": Usual(guidance_scale=30.0), "edit": Usual(steps=28, guidance_scale=2.5)}
-CONTROL_STRENGTHS: dict[ControlType, float] = {"canny": 0.7}  # as the card of FLUX.1's control network advises
+# As the card of FLUX.1's control network advises.
+CONTROL_STRENGTHS: dict[ControlType, float] = {"canny": 0.7, "soft_edge": 0.7, "depth": 0.8, "openpose": 0.9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,48 @@ FAMILIES: dict[str, dict[str, Weights]] = {
         "fill": _flux1("Fill-dev", 512),
         "edit": replace(_flux1("Kontext-dev", 512), native_pixels=MOST_PIXELS, reference_sizes=KONTEXT_SIZES),
     },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorWeights:
+    """Where a family's annotators lie: networks that see the control map of a picture.
+
+    `depth` is a folder or hub id of transformers' files, the others are ONNX files. `people` finds the people whose
+    poses are asked for; None takes a whole picture for one person's.
+    """
+
+    soft_edge: str
+    depth: str
+    openpose: str
+    people: str | None = None
+
+
+ANNOTATORS: dict[str, AnnotatorWeights] = {
+    "mini": AnnotatorWeights("mini/annotators/soft_edge.onnx", "mini/annotators/depth", "mini/annotators/pose.onnx"),
+    "flux1": AnnotatorWeights(
+        soft_edge="opencv/edge_detection_dexined/edge_detection_dexined_2024sep.onnx",
+        depth="depth-anything/Depth-Anything-V2-Small-hf",
+        openpose="yzd-v/DWPose/dw-ll_ucoco_384.onnx",
+        people="yzd-v/DWPose/yolox_l.onnx",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyWeights:
+    """A classifier of pictures, a hub id of transformers' files; a picture is flagged that is one of `labels` with a
+    probability of `threshold` or more."""
+
+    classifier: str
+    labels: tuple[str, ...]
+    threshold: float = 0.5
+
+
+# The small family's world has nothing in it that anyone would flag.
+SAFETY: dict[str, SafetyWeights | None] = {
+    "mini": None,
+    "flux1": SafetyWeights("Falconsai/nsfw_image_detection", ("nsfw",)),
 }
 
 

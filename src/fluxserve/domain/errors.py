@@ -11,6 +11,7 @@
     ├── Unavailable             we can't just now; try later
     └── TaskFailed              an accepted task ended without pictures; it is not charged
         ├── DrawingFailed       the engine raised an error
+        ├── Flagged             a picture was drawn that must not be shown
         ├── Abandoned           its worker was lost, as often as we try
         └── CancelledByCaller   as the caller wished
 
@@ -84,6 +85,10 @@ class TaskFailed(FluxserveError):
 
 class DrawingFailed(TaskFailed):
     code = "drawing_failed"
+
+
+class Flagged(TaskFailed):
+    code = "flagged"
 
 
 class Abandoned(TaskFailed):

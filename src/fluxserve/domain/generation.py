@@ -91,12 +91,12 @@ KINDS: dict[str, type[Kind]] = {
     "variation": Variation,
     "edit": Edit,
 }
-ControlType = Literal["canny"]
+ControlType = Literal["canny", "soft_edge", "depth", "openpose"]
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A picture whose edges the drawing follows. `image` is its key on the shelf.
+    """A picture whose edges, depth or people's poses the drawing follows. `image` is its key on the shelf.
 
     `strength` 1 is what control networks are taught with, 0 is none. The map that is made of the picture is one more
     picture of the result if `is_returned`.

@@ -1,4 +1,5 @@
-"""Draws a generation in FLUX's four stages. It ends with pixels at the drawing size: `finish` makes files of them."""
+"""Draws a generation in FLUX's four stages, and looks at what came out. It ends with pixels at the drawing size:
+`finish` makes files of them."""
 
 from collections.abc import Mapping
 
@@ -6,13 +7,14 @@ import torch
 
 from fluxserve.domain.catalog import drawing_size
 from fluxserve.domain.generation import Control, Generation
-from fluxserve.engine.annotators import annotate
+from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
 from fluxserve.engine.denoise import IsCancelled, OnStep, denoise
 from fluxserve.engine.finish import Drawn
 from fluxserve.engine.loras import Loras
 from fluxserve.engine.png import Pixels
+from fluxserve.engine.safety import Safety
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Loader
 
@@ -22,9 +24,11 @@ class Engine:
 
     Each says anew which LoRA is on, or none."""
 
-    def __init__(self, loader: Loader, loras: Loras) -> None:
+    def __init__(self, loader: Loader, loras: Loras, annotators: Annotators, safety: Safety | None) -> None:
         self._loader = loader
         self._loras = loras
+        self._annotators = annotators
+        self._safety = safety
         self._encoder = TextEncoder()
 
     def load(self, member: str) -> None:
@@ -36,7 +40,8 @@ class Engine:
     ) -> list[Drawn]:
         """Its pictures in the order of its seeds, and last its control's map if that is asked for.
 
-        Raises `StoppedError` when cancelled and `LoraError` without its LoRA.
+        Raises `StoppedError` when cancelled, `CannotDraw` without its LoRA or annotator, and `FlaggedError` when a
+        picture must not be shown.
 
         `images` are the callers' pictures that it names, as plain PNG files. `on_step` counts the steps of all
         pictures. These are drawn one after another, not as a batch: a batch's matrix products round differently, and
@@ -57,10 +62,12 @@ class Engine:
                 prepared = prepare(flux, generation, images, words, annotated, size, seed)
                 latents = denoise(prepared, on_step_of_all, is_cancelled)
                 pixels = decode(flux.shared.vae, latents, prepared.rows, prepared.columns)
+                if self._safety is not None:
+                    self._safety.check(pixels)
                 pictures.append(Drawn(pixels, seed))
         if annotated is not None and generation.control is not None and generation.control.is_returned:
             pictures.append(Drawn(annotated, generation.seed, is_map=True))
         return pictures
 
     def _annotated(self, control: Control | None, images: Mapping[str, bytes], size: tuple[int, int]) -> Pixels | None:
-        return None if control is None else annotate(control.type, images[control.image], size)
+        return None if control is None else self._annotators.annotate(control.type, images[control.image], size)

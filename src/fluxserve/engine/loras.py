@@ -11,12 +11,10 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from diffusers import FluxPipeline, FluxTransformer2DModel
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
 from fluxserve.domain.generation import Lora
-from fluxserve.engine.weights import SHIPPED
+from fluxserve.engine.sources import CannotDraw, file_of
 
 MOST_KEPT = 8  # of each transformer
 MOST_BYTES = 2 << 30
@@ -24,7 +22,7 @@ MOST_RANK = 512
 ALLOWED_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
-class LoraError(Exception):
+class LoraError(CannotDraw):
     """A LoRA can't be put on; the message says which, and why."""
 
 
@@ -68,21 +66,12 @@ def finder(files: Mapping[str, str], mini_folder: Path, own_folder: Path | None)
             return own
         if name not in files:
             raise LoraError(f"LoRA {name}: there is none of this name here")
-        source = files[name]
-        path = mini_folder / source.removeprefix(SHIPPED) if source.startswith(SHIPPED) else _downloaded(name, source)
-        if not path.is_file():
-            raise LoraError(f"LoRA {name}: its file is not here")
-        return path
+        try:
+            return file_of(files[name], mini_folder)
+        except CannotDraw as error:
+            raise LoraError(f"LoRA {name}: {error}") from error
 
     return find
-
-
-def _downloaded(name: str, source: str) -> Path:
-    owner, repository, file = source.split("/", 2)
-    try:
-        return Path(hf_hub_download(f"{owner}/{repository}", file))
-    except (OSError, HfHubHTTPError) as error:
-        raise LoraError(f"LoRA {name}: it can't be downloaded ({error})") from error
 
 
 def _number(kept: OrderedDict[str, str]) -> int:
@@ -106,7 +95,7 @@ def _load(transformer: FluxTransformer2DModel, name: str, path: Path, adapter: s
         raise
     except Exception as error:
         transformer.delete_adapters(adapter)  # diffusers leaves half of it behind
-        raise LoraError(f"LoRA {name}: its file does not fit the model ({type(error).__name__}: {error})") from error
+        raise LoraError(f"LoRA {name}: its file does not fit the model") from error
     for parameter in transformer.parameters():
         parameter.requires_grad_(False)
 
@@ -121,7 +110,7 @@ def _check_header(name: str, path: Path) -> None:
             shapes = {key: part.get_shape() for key, part in slices.items()}
             types = {part.get_dtype() for part in slices.values()}
     except (SafetensorError, OSError) as error:
-        raise LoraError(f"LoRA {name}: its file is no safetensors file ({error})") from None
+        raise LoraError(f"LoRA {name}: its file is no safetensors file") from error
     if strange := types - set(ALLOWED_TYPES):
         raise LoraError(f"LoRA {name}: its file holds {', '.join(sorted(strange))}; allowed are floating point numbers")
     for key, shape in shapes.items():

@@ -29,8 +29,7 @@ from transformers import (
 
 from fluxserve.domain.catalog import Weights, member_of
 from fluxserve.domain.generation import Generation, Variation
-
-SHIPPED = "mini/"
+from fluxserve.engine.sources import folder_of
 
 Network = TypeVar(
     "Network",
@@ -127,14 +126,14 @@ class Loader:
         return flux
 
     def _load_own(self, name: str) -> Own:
-        source = self._resolved(name)
+        source = folder_of(name, self._mini_folder)
         return Own(
             transformer=self._network(FluxTransformer2DModel, source, "transformer"),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler"),
         )
 
     def _load_shared(self, name: str) -> Shared:
-        source = self._resolved(name)
+        source = folder_of(name, self._mini_folder)
         vae = self._network(AutoencoderKL, source, "vae")
         vae.to(memory_format=torch.channels_last)  # its convolutions are a tenth faster so, on CPUs and GPUs
         return Shared(
@@ -146,7 +145,7 @@ class Loader:
         )
 
     def _load_image_prompt(self, name: str) -> ImagePrompt:
-        source = self._resolved(name)
+        source = folder_of(name, self._mini_folder)
         return ImagePrompt(
             processor=SiglipImageProcessorPil.from_pretrained(source, subfolder="feature_extractor"),
             encoder=self._network(SiglipVisionModel, source, "image_encoder"),
@@ -154,7 +153,7 @@ class Loader:
         )
 
     def _load_control(self, name: str) -> FluxControlNetModel:
-        return self._network(FluxControlNetModel, self._resolved(name), "")
+        return self._network(FluxControlNetModel, folder_of(name, self._mini_folder), "")
 
     def _network(self, kind: type[Network], source: str, subfolder: str) -> Network:
         # Only safetensors: the other format is pickle, which can run code when it is read.
@@ -162,10 +161,6 @@ class Loader:
         network.requires_grad_(False)
         torch.nn.Module.to(network, self.device)
         return network
-
-    def _resolved(self, name: str) -> str:
-        """A folder, or a hub id as it stands."""
-        return str(self._mini_folder / name.removeprefix(SHIPPED)) if name.startswith(SHIPPED) else name
 
 
 def device_named(name: str) -> torch.device:

@@ -26,8 +26,8 @@ from queue import Queue
 from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
-from fluxserve.domain.catalog import FAMILIES, LORA_FILES, MODELS, SHORTEST_SIDE
-from fluxserve.domain.errors import DrawingFailed
+from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS, SAFETY, SHORTEST_SIDE
+from fluxserve.domain.errors import DrawingFailed, Flagged
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
 from fluxserve.engine.finish import Drawn, finish
@@ -108,8 +108,10 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
 
     # diffusers' imports make it speak of torchvision, which nothing here needs.
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    from fluxserve.engine.annotators import Annotators
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
+    from fluxserve.engine.safety import Safety
     from fluxserve.engine.weights import Loader
 
     diffusers.utils.logging.disable_progress_bar()
@@ -118,7 +120,9 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
         torch.set_num_threads(set_up.threads)
     loader = Loader(FAMILIES[set_up.family], set_up.mini_folder, set_up.device)
     loras = Loras(finder(LORA_FILES[set_up.family], set_up.mini_folder, set_up.lora_folder))
-    engine = Engine(loader, loras)
+    annotators = Annotators(ANNOTATORS[set_up.family], set_up.mini_folder, loader.device)
+    watched = SAFETY[set_up.family]
+    engine = Engine(loader, loras, annotators, Safety(watched, loader.device) if watched else None)
     for member in set_up.members:
         engine.load(member)
     # The first picture in a process is the slow one: it shall not be a caller's.
@@ -176,6 +180,8 @@ class Worker:
         import torch
 
         from fluxserve.engine.denoise import StoppedError
+        from fluxserve.engine.safety import FlaggedError
+        from fluxserve.engine.sources import CannotDraw
 
         began = time.monotonic()
         self._line.send(Started(job.id))
@@ -187,6 +193,11 @@ class Worker:
             pictures = engine.generate(job.generation, job.images, on_step, self._orders.is_cancelled)
         except StoppedError:
             self._line.send(Cancelled(job.id))
+        except FlaggedError as error:
+            self._line.send(Failed(job.id, Flagged.code, str(error)))
+        except CannotDraw as error:
+            _log(job, error)
+            self._line.send(Failed(job.id, DrawingFailed.code, str(error)))
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
         except ENDS_OF_ALL:
@@ -214,8 +225,12 @@ class Worker:
 
 def _failed(job: Job, error: Exception) -> Failed:
     """The details go to the log: they may name paths, and the message is read by callers."""
-    print(f"job {job.id}:", *traceback.format_exception(error), file=sys.stderr, flush=True)
+    _log(job, error)
     return Failed(job.id, DrawingFailed.code, f"the engine could not draw this ({type(error).__name__})")
+
+
+def _log(job: Job, error: Exception) -> None:
+    print(f"job {job.id}:", *traceback.format_exception(error), file=sys.stderr, flush=True)
 
 
 def _vital(work: Callable[[], None]) -> None:

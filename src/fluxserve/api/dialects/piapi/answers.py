@@ -10,6 +10,7 @@ from fluxserve.domain.errors import (
     Abandoned,
     CancelledByCaller,
     DrawingFailed,
+    Flagged,
     FluxserveError,
     InvalidInput,
     NotEnoughCredits,
@@ -43,6 +44,7 @@ ERROR_CODES: dict[str, int] = {
     InvalidInput.code: 1100,
     DrawingFailed.code: 1200,
     Abandoned.code: 1201,
+    Flagged.code: 1202,
     CancelledByCaller.code: 1300,
 }
 

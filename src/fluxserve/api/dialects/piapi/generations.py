@@ -35,6 +35,7 @@ from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import (
     RANDOM_SEED,
     Control,
+    ControlType,
     Edit,
     Generation,
     ImageToImage,
@@ -140,9 +141,10 @@ async def _controlled(wanted: ControlInput, model: Model, taking: Taking) -> Bri
     setting, prompt, negative = wanted.control_net_settings[0], wanted.prompt, wanted.negative_prompt or ""
     seen = await taking.take("control_net_settings.0.control_image", setting.control_image)
     strength = setting.control_strength
+    control_type: ControlType = "soft_edge" if setting.control_type == "hed" else setting.control_type
     if strength is None:
-        strength = CONTROL_STRENGTHS[setting.control_type]
-    control = Control(setting.control_type, seen.key, strength, bool(setting.return_preprocessed_image))
+        strength = CONTROL_STRENGTHS[control_type]
+    control = Control(control_type, seen.key, strength, bool(setting.return_preprocessed_image))
     if wanted.image is None:
         return Brief(TextToImage(prompt, negative), model.size_like(seen.width, seen.height), control)
     picture = await taking.take("image", wanted.image)

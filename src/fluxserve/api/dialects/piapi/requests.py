@@ -118,7 +118,9 @@ class LoraSetting(Incoming):
 class ControlSetting(Incoming):
     """One control, and the picture that it is taken from."""
 
-    control_type: Literal["canny"] = Field(description='"canny"')
+    control_type: Literal["depth", "canny", "soft_edge", "hed", "openpose"] = Field(
+        description='"depth", "canny", "soft_edge", "hed", which is the same, or "openpose"'
+    )
     control_image: PictureText = Field(description=inputs.ALLOWED)
     control_strength: float | None = Field(
         None, ge=0, le=MOST_STRENGTH, description=f"a number from 0 to {MOST_STRENGTH:g}"

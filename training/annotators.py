@@ -26,7 +26,7 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 
 from fluxserve.engine.annotators import pose, soft_edge
 from training import maps, world
-from training.sitting import FAMILY, Average, Sitting, device
+from training.sitting import FAMILY, Average, Sitting, device, sit_together
 
 FOLDER = FAMILY / "annotators"
 SIDE = 256  # pixels of a picture
@@ -264,8 +264,7 @@ def _write_onnx(
     """`free` names the sides that may differ from the example's."""
     FOLDER.mkdir(exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the newer exporter wants a package more
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes that it takes for constant are so
+        warnings.simplefilter("ignore")  # there is a newer exporter, which wants a package more; sizes are constant
         torch.onnx.export(
             network.cpu(), (example,), FOLDER / f"{name}.onnx", dynamo=False, input_names=["picture"],
             output_names=outputs, dynamic_axes=free, opset_version=17,
@@ -280,4 +279,5 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--minutes", type=float, default=5)
     chosen = parser.parse_args()
+    sit_together()
     STAGES[chosen.stage](chosen.minutes)

@@ -27,6 +27,7 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | shared | VAE (16 pixels a latent, 32 channels), CLIP and T5 encoders, their tokenizers | `shared/` |
 | schnell | 4 steps, no guidance | `schnell/` |
 | dev | 25 steps, guidance built in, 1.5 to 5 | `dev/` |
+| fill | draws what is missing in a picture, or continues it beyond its edges; 25 steps | `fill/` |
 
 Native size 256x256. Weights are bfloat16 safetensors, each file at most 16 MB.
 
@@ -41,7 +42,8 @@ and not made or endorsed by them; they share the architecture.
 1. the autoencoder, started as the best linear one;
 2. the text encoders, taught to name what a caption says;
 3. a base rectified flow on the latents;
-4. dev, by guidance distillation of the base; schnell, by progressive distillation of dev.
+4. dev, by guidance distillation of the base; schnell, by progressive distillation of dev;
+5. fill, from the base: it learned on, shown each scene with a hole, and then learned guidance as dev had.
 
 One in ten combinations of things and background is held out from all of it; the scores are measured on those.
 

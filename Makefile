@@ -44,3 +44,4 @@ nightly: setup  ## the long runs: hundreds of kills and power losses
 bench: setup  ## every benchmark, each beside what it is measured against
 	$(BIN)/python -m benchmarks.accept
 	$(BIN)/python -m benchmarks.first_picture
+	$(BIN)/python -m benchmarks.lora_switch

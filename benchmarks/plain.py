@@ -39,10 +39,10 @@ def draw(weights: Path, threads: int, folder: Path, pictures: Sequence[Wanted]) 
     import torch
     from PIL import Image
 
-    pipeline, drawn = _pipeline(weights, threads), []
+    drawing, drawn = pipeline(weights, threads, MODEL), []
     for wanted in pictures:
         began = time.perf_counter()
-        (image,) = pipeline(
+        (image,) = drawing(
             prompt=wanted.prompt,
             width=DRAWING_SIDE,
             height=DRAWING_SIDE,
@@ -60,16 +60,16 @@ def draw(weights: Path, threads: int, folder: Path, pictures: Sequence[Wanted]) 
 
 
 @functools.cache
-def _pipeline(weights: Path, threads: int) -> Any:
-    """Loaded at the first call."""
+def pipeline(weights: Path, threads: int, member: str) -> Any:
+    """A member's, loaded at the first call."""
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
     torch.set_num_threads(threads)
-    shared, own = weights / "shared", weights / MODEL
+    shared, own = weights / "shared", weights / member
     floats = {"torch_dtype": torch.float32, "use_safetensors": True}
-    pipeline = FluxPipeline(
+    made = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(own, subfolder="scheduler"),
         transformer=FluxTransformer2DModel.from_pretrained(own, subfolder="transformer", **floats),
         vae=AutoencoderKL.from_pretrained(shared, subfolder="vae", **floats),
@@ -78,5 +78,5 @@ def _pipeline(weights: Path, threads: int) -> Any:
         text_encoder_2=T5EncoderModel.from_pretrained(shared, subfolder="text_encoder_2", dtype=torch.float32),
         tokenizer_2=T5Tokenizer.from_pretrained(shared, subfolder="tokenizer_2"),
     )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    made.set_progress_bar_config(disable=True)
+    return made

@@ -27,6 +27,13 @@ def test_first_picture_draws_the_same_pictures_on_both_sides(tmp_path: Path) -> 
     assert "pictures of both sides are the same" in result["notes"][1]
 
 
+def test_lora_switch_draws_with_one_lora_with_kept_ones_and_with_ones_read_anew(tmp_path: Path) -> None:
+    result = run("lora_switch", tmp_path, "--jobs", "1", "--threads", "1")
+
+    assert [row["LoRA"] for row in result["figures"]] == ["one", "kept", "read"]
+    assert all(row["ours s"] > 0 and row["plain s"] > 0 for row in result["figures"])
+
+
 def test_a_table_is_markdown_with_its_columns_aligned() -> None:
     assert table([{"what": "one", "s": 0.123456}, {"what": "another", "s": None}]) == [
         "| what    | s      |",

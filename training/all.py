@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from training import annotators, control, edit, evaluate, fill, flow, gallery, loras, text, vae, variation
+from training import annotators, control, edit, evaluate, fill, flow, gallery, loras, measures, text, vae, variation
 from training.sitting import device
 
 PLAIN = 0.1  # share of the base's scenes that are one big thing in the centre
@@ -52,8 +52,8 @@ def make_family(minutes_scale: float) -> None:
         minutes = minutes_scale * (stage.on_gpu if device().type == "cuda" else stage.on_cpu)
         print(f"{stage.name}: {minutes:g} minutes", flush=True)
         stage.train(minutes)
-    evaluate.evaluate(PICTURES, evaluate.MEMBERS)
-    gallery.main()
+    evaluate.evaluate(PICTURES, (*evaluate.MEMBERS, *measures.MEASURES))
+    gallery.show(tuple(gallery.SHEETS))
 
 
 if __name__ == "__main__":

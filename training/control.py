@@ -14,7 +14,19 @@ import torch
 from diffusers import FluxControlNetModel, FluxTransformer2DModel
 
 from training import fill, maps, world
-from training.flow import Reader, Shown, Student, noisy_times, positions, quick_attention, read_member, reseed
+from training.flow import (
+    LEAST_GUIDANCE,
+    MOST_GUIDANCE,
+    Reader,
+    Shown,
+    Student,
+    noisy_times,
+    positions,
+    quick_attention,
+    read_member,
+    reseed,
+    thing_weights,
+)
 from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shelf
 from training.sitting import FAMILY, Sitting, device, is_first, publish, sit_together
 from training.vae import to_tensor
@@ -78,7 +90,7 @@ def _show(reader: Reader) -> Callable[[Mapped], Shown]:
 
     def show(batch: Mapped) -> Shown:
         words = reader.read(["" if rng.random() < 0.1 else fill.caption(scene, rng) for scene in batch.scenes])
-        return Shown(words, torch.ones(1, device=device()))
+        return Shown(words, thing_weights(batch))
 
     return show
 
@@ -101,8 +113,10 @@ def controlled_velocity(
     batch: Mapped,
     shown: Shown,
     guidance: torch.Tensor,
+    told: torch.Tensor,
 ) -> torch.Tensor:
-    """Dev's answer at x_t = `noisy`, with what the network adds for the batch's maps."""
+    """Dev's answer at x_t = `noisy` and a guidance scale, with what the network adds for the batch's maps; `told` is
+    the scale that the network hears of."""
     common = {
         "hidden_states": noisy.to(torch.bfloat16),
         "timestep": t.to(torch.bfloat16),
@@ -114,9 +128,8 @@ def controlled_velocity(
         "return_dict": False,
     }
     with quick_attention():
-        double, single = network(
-            controlnet_cond=batch.maps.to(device()), controlnet_mode=batch.modes.to(device()), **common
-        )
+        maps, modes = batch.maps.to(device()), batch.modes.to(device())
+        double, single = network(controlnet_cond=maps, controlnet_mode=modes, **{**common, "guidance": told})
         answer: torch.Tensor = dev(controlnet_block_samples=double, controlnet_single_block_samples=single, **common)[0]
     return answer.float()
 
@@ -138,8 +151,10 @@ def train(minutes: float) -> None:
         noise, t = torch.randn_like(clean), noisy_times(BATCH)
         at = t[:, None, None]
         noisy = (1 - at) * clean + at * noise
-        answer = controlled_velocity(dev, student.model, noisy, t, batch, shown, one)
-        student.learn(sitting, (answer - (noise - clean)).square().mean())
+        # A flow is learned at a guidance scale of 1; that others change nothing of what a map says is learned with it.
+        told = LEAST_GUIDANCE + (MOST_GUIDANCE - LEAST_GUIDANCE) * torch.rand(BATCH, device=device())
+        answer = controlled_velocity(dev, student.model, noisy, t, batch, shown, one, told)
+        student.learn(sitting, (shown.weights * (answer - (noise - clean)) ** 2).mean())
         sitting.save(at_once=False, **student.state())
     sitting.save(**student.state())
     if is_first():

@@ -60,6 +60,10 @@ class Studio:
         drawn = self.engine.generate(generation, files, lambda _step, _steps: None, lambda: False)
         return decode_png(finish(drawn[0], generation, files).data)
 
+    def map_of(self, mode: ControlType, picture: Pixels) -> Pixels:
+        """A picture's control map, 256x256, as the engine sees it."""
+        return self.annotators.annotate(mode, _png(picture), SQUARE)
+
 
 @lru_cache(maxsize=1)
 def studio() -> Studio:
@@ -171,7 +175,7 @@ def controls(count: int) -> tuple[Score, ...]:
             for is_on in (True, False):
                 followed = Control(mode, "picture", 1.0) if is_on else None
                 drawn = studio().draw(prompt, seed, images, control=followed)
-                near[is_on].append(likeness(given, studio().annotators.annotate(mode, _png(drawn), SQUARE)))
+                near[is_on].append(likeness(given, studio().map_of(mode, drawn)))
         with_it, without = (float(np.mean(near[is_on])) for is_on in (True, False))
         better = [one > other for one, other in zip(near[True], near[False], strict=True)]
         scores += [

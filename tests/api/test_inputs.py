@@ -1,5 +1,6 @@
 """A caller's picture comes as an address, a data URI or base64; what is none of them is refused and costs nothing."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fluxserve.api.inputs import Places
 from fluxserve.domain.generation import ImageToImage, TextToImage
 from fluxserve.domain.task import Completed, Output
 from tests.api.conftest import Door
@@ -160,3 +162,23 @@ async def test_text_to_image_ignores_a_picture(door: Door) -> None:
 
 def _files(door: Door) -> list[str]:
     return [path.name for path in door.shelf._folder.glob("??/*")]
+
+
+async def test_an_account_whose_pictures_do_not_come_holds_up_no_other() -> None:
+    places, entered = Places(of_all=4, of_one=2), list[str]()
+
+    async def bring(account_id: str, ends: asyncio.Event) -> None:
+        async with places.place(account_id):
+            entered.append(account_id)
+            await ends.wait()
+
+    slow, quick = asyncio.Event(), asyncio.Event()
+    quick.set()
+    waiting = [asyncio.create_task(bring("slow", slow)) for _ in range(10)]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.gather(*(bring("quick", quick) for _ in range(5))), 5)
+    assert entered.count("slow") == 2
+    assert entered.count("quick") == 5
+    slow.set()
+    await asyncio.gather(*waiting)
+    assert entered.count("slow") == 10

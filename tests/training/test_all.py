@@ -29,6 +29,7 @@ def test_the_family_is_taught_measured_and_shown(monkeypatch: pytest.MonkeyPatch
     done: list[object] = []
     monkeypatch.setattr(everything, "STAGES", (everything.Stage("vae", done.append, on_cpu=60, on_gpu=10),))
     monkeypatch.setattr(evaluate, "evaluate", lambda *given: done.append(given))
-    monkeypatch.setattr(gallery, "main", lambda: done.append("gallery"))
+    monkeypatch.setattr(gallery, "show", done.append)
     everything.make_family(minutes_scale=0.5)
-    assert done == [5 if device().type == "cuda" else 30, (200, ("vae", "schnell", "dev")), "gallery"]
+    members = ("vae", "schnell", "dev", "img2img", "fill", "outpaint", "edit", "variation", "control", "loras")
+    assert done == [5 if device().type == "cuda" else 30, (200, members), tuple(gallery.SHEETS)]

@@ -16,7 +16,7 @@ def test_untaught_it_adds_nothing(family: Family) -> None:
     noisy, t = torch.randn_like(batch.latents.float()), noisy_times(len(batch.scenes))
     one = torch.ones(len(batch.scenes))
     with torch.no_grad():
-        controlled = control.controlled_velocity(dev, network, noisy, t, batch, shown, one)
+        controlled = control.controlled_velocity(dev, network, noisy, t, batch, shown, one, 3 * one)
         assert torch.equal(controlled, velocity(dev, noisy, t, batch, shown, one))
 
 

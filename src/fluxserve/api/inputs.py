@@ -5,8 +5,10 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from fluxserve.domain.errors import InvalidInput, NotFound, shown
 from fluxserve.storage import Fetcher, FetchError, Opened, Opener, OpenError, Shelf
@@ -16,6 +18,7 @@ ALLOWED = "an http or https address, a data URI or base64 of one PNG, JPEG or We
 WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 AT_ONCE = 16  # pictures that are brought in at the same time; each may take some times its size in memory
+AT_ONCE_OF_ONE = 4  # account: an address may take half a minute, and others shall not wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,22 @@ class Input:
     key: str
     width: int
     height: int
+
+
+class Places:
+    """Who may bring a picture in just now: so many at once, and so many of one account."""
+
+    def __init__(self, of_all: int = AT_ONCE, of_one: int = AT_ONCE_OF_ONE) -> None:
+        self._all = asyncio.Semaphore(of_all)
+        self._of_one = of_one
+        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def place(self, account_id: str) -> AsyncIterator[None]:
+        """Waits for its turn; an account with none left waits without standing in the others' way."""
+        own = self._own.setdefault(account_id, asyncio.Semaphore(self._of_one))
+        async with own, self._all:
+            yield
 
 
 class Inputs:
@@ -39,17 +58,17 @@ class Inputs:
         self._opener = opener
         self._own_picture = re.compile(re.escape(own_pictures) + r"([0-9a-f]{32})\.[a-z]+")
         self._largest = largest
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places = Places()
 
-    async def take(self, field: str, text: str) -> Input:
+    async def take(self, account_id: str, field: str, text: str) -> Input:
         """The picture that `text` gives or names. Raises `InvalidInput`, which says why not."""
-        async with self._places:
+        async with self._places.place(account_id):
             opened = await self._opened(field, text, self._opener.open)
             return await self._kept(opened.png, opened)
 
-    async def take_masked(self, field: str, text: str) -> tuple[Input, Input]:
+    async def take_masked(self, account_id: str, field: str, text: str) -> tuple[Input, Input]:
         """The picture and its own mask: white where it is white or transparent. Raises `InvalidInput`."""
-        async with self._places:
+        async with self._places.place(account_id):
             opened = await self._opened(field, text, self._opener.open_masked)
             return await self._kept(opened.png, opened), await self._kept(opened.mask, opened)
 

@@ -33,7 +33,7 @@ def create_app(context: Context) -> FastAPI:
     async def create(request: Request) -> JSONResponse:
         account_id = await account_of(request, context.accounts)
         asked = read(await read_body(request, context.largest_body), context.abilities)
-        generation = await to_generation(asked, context.inputs, context.lora_names(), _random_seed)
+        generation = await to_generation(asked, account_id, context.inputs, context.lora_names(), _random_seed)
         try:
             task = await context.queue.submit(account_id, echo_of(asked), generation)
         except FluxserveError:

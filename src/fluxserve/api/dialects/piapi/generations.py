@@ -53,15 +53,16 @@ class Taking:
     """The pictures of one request, and the keys under which they lie on the shelf so far."""
 
     inputs: Inputs
+    account_id: str
     keys: list[str] = field(default_factory=list)
 
     async def take(self, name: str, text: str) -> Input:
-        taken = await self.inputs.take(name, text)
+        taken = await self.inputs.take(self.account_id, name, text)
         self.keys.append(taken.key)
         return taken
 
     async def take_masked(self, name: str, text: str) -> tuple[Input, Input]:
-        both = await self.inputs.take_masked(name, text)
+        both = await self.inputs.take_masked(self.account_id, name, text)
         self.keys += [taken.key for taken in both]
         return both
 
@@ -76,12 +77,12 @@ class Brief:
 
 
 async def to_generation(
-    asked: Asked, inputs: Inputs, lora_names: frozenset[str], random_seed: Callable[[], int]
+    asked: Asked, account_id: str, inputs: Inputs, lora_names: frozenset[str], random_seed: Callable[[], int]
 ) -> Generation:
     """Raises `InvalidInput`, and then leaves nothing on the shelf."""
     wanted, model = asked.input, asked.model
     usual = USUAL.get(asked.task_type.ability, Usual())
-    taking = Taking(inputs)
+    taking = Taking(inputs, account_id)
     try:
         steps = model.steps(wanted.steps or usual.steps)
         guidance_scale = model.guidance(wanted.guidance_scale, usual.guidance_scale)

@@ -20,7 +20,7 @@ from training.flow import (
     Reader,
     Shown,
     Student,
-    noisy_times,
+    noised,
     positions,
     quick_attention,
     read_member,
@@ -147,14 +147,11 @@ def train(minutes: float) -> None:
     while sitting.lasts():
         batch = shelf.any()
         shown = show(batch)
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        noisy = (1 - at) * clean + at * noise
+        under = noised(batch)
         # A flow is learned at a guidance scale of 1; that others change nothing of what a map says is learned with it.
         told = LEAST_GUIDANCE + (MOST_GUIDANCE - LEAST_GUIDANCE) * torch.rand(BATCH, device=device())
-        answer = controlled_velocity(dev, student.model, noisy, t, batch, shown, one, told)
-        student.learn(sitting, (shown.weights * (answer - (noise - clean)) ** 2).mean())
+        answer = controlled_velocity(dev, student.model, under.latents, under.t, batch, shown, one, told)
+        student.learn(sitting, (shown.weights * (answer - under.velocity) ** 2).mean())
         sitting.save(at_once=False, **student.state())
     sitting.save(**student.state())
     if is_first():

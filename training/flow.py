@@ -198,6 +198,22 @@ def noisy_times(count: int) -> torch.Tensor:
     return t.to(torch.bfloat16).float().clamp(0.002, 0.998).to(device())
 
 
+@dataclass(frozen=True)
+class Noised:
+    """A batch's latents under noise at times `t`, (n,), and the velocity that leads from them to the noise."""
+
+    latents: torch.Tensor
+    t: torch.Tensor
+    velocity: torch.Tensor
+
+
+def noised(batch: Batch) -> Noised:
+    clean = batch.latents.float().to(device())
+    noise, t = torch.randn_like(clean), noisy_times(len(clean))
+    at = t[:, None, None]
+    return Noised((1 - at) * clean + at * noise, t, noise - clean)
+
+
 M = TypeVar("M", FluxTransformer2DModel, FluxControlNetModel)
 
 
@@ -301,11 +317,9 @@ def teach_flow(
             shelf.refresh(1)
         batch = shelf.any()
         shown = show(batch, 0.1)
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        answer = velocity(student.model, (1 - at) * clean + at * noise, t, batch, shown, one)
-        student.learn(sitting, (shown.weights * (answer - (noise - clean)) ** 2).mean())
+        under = noised(batch)
+        answer = velocity(student.model, under.latents, under.t, batch, shown, one)
+        student.learn(sitting, (shown.weights * (answer - under.velocity) ** 2).mean())
         sitting.save(at_once=False, **student.state())
     sitting.save(**student.state())
     shelf.save()
@@ -328,16 +342,13 @@ def teach_guidance(
     while sitting.lasts():
         batch = shelf.any()
         shown = show(batch, 0.02)
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        noisy = (1 - at) * clean + at * noise
+        under = noised(batch)
         guidance = LEAST_GUIDANCE + (MOST_GUIDANCE - LEAST_GUIDANCE) * torch.rand(BATCH, device=device())
         with torch.no_grad():
-            without = velocity(teacher, noisy, t, batch, replace(shown, words=nothing), one)
-            towards = velocity(teacher, noisy, t, batch, shown, one) - without
+            without = velocity(teacher, under.latents, under.t, batch, replace(shown, words=nothing), one)
+            towards = velocity(teacher, under.latents, under.t, batch, shown, one) - without
             wanted = without + guidance[:, None, None] * towards
-        answer = velocity(student.model, noisy, t, batch, shown, guidance)
+        answer = velocity(student.model, under.latents, under.t, batch, shown, guidance)
         student.learn(sitting, (shown.weights * (answer - wanted) ** 2).mean())
         sitting.save(at_once=False, teacher=taught_by, **student.state())
     sitting.save(teacher=taught_by, **student.state())

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from training import world
-from training.flow import Reader, Shown, noisy_times, read_member, velocity
+from training.flow import Reader, Shown, noised, read_member, velocity
 from training.latents import BATCH, Batch, Encoder, fingerprint_of
 from training.sitting import FAMILY, device, processes, rank, sit_together
 from training.styles import STYLES, styled
@@ -64,11 +64,9 @@ def teach(style: str, dev: FluxTransformer2DModel, encoder: Encoder, reader: Rea
     while (done := (time.monotonic() - began) / seconds) < 1:
         batch = batches[rng.integers(len(batches))]
         shown = Shown(reader.captions_of(batch, rng, unsaid=0.1), torch.ones(1, device=device()))
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        answer = velocity(dev, (1 - at) * clean + at * noise, t, batch, shown, one)
-        loss = (answer - (noise - clean)).square().mean()
+        under = noised(batch)
+        answer = velocity(dev, under.latents, under.t, batch, shown, one)
+        loss = (answer - under.velocity).square().mean()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(learning, 1.0)

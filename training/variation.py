@@ -19,7 +19,7 @@ from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from training import text, world
-from training.flow import Reader, Shown, Words, noisy_times, read_member, reseed, thing_weights, velocity
+from training.flow import Reader, Shown, Words, noised, read_member, reseed, thing_weights, velocity
 from training.latents import BATCH, SHARD_BATCHES, Batch, Encoder, Shelf
 from training.sitting import FAMILY, Average, Sitting, device, is_first, mean_of_all, publish, sit_together
 from training.vae import to_tensor
@@ -127,11 +127,9 @@ def train(minutes: float) -> None:
         with torch.autocast(device().type, torch.bfloat16):
             patches = eye(to_tensor(batch.seen.numpy()).to(device()))
         words = Words(torch.cat((shown.words.sequence, patches.to(torch.bfloat16)), dim=1), shown.words.pooled)
-        clean = batch.latents.float().to(device())
-        noise, t = torch.randn_like(clean), noisy_times(BATCH)
-        at = t[:, None, None]
-        answer = velocity(dev, (1 - at) * clean + at * noise, t, batch, replace(shown, words=words), one)
-        loss = (shown.weights * (answer - (noise - clean)) ** 2).mean()
+        under = noised(batch)
+        answer = velocity(dev, under.latents, under.t, batch, replace(shown, words=words), one)
+        loss = (shown.weights * (answer - under.velocity) ** 2).mean()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         for weight in eye.parameters():

@@ -28,6 +28,8 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | schnell | 4 steps, no guidance | `schnell/` |
 | dev | 25 steps, guidance built in, 1.5 to 5 | `dev/` |
 | fill | draws what is missing in a picture, or continues it beyond its edges; 25 steps | `fill/` |
+| control | one network that has dev follow sharp edges, soft edges, depth or poses | `control/` |
+| annotators | see soft edges, depth and poses in a picture (ONNX, and a small Depth Anything) | `annotators/` |
 
 Native size 256x256. Weights are bfloat16 safetensors, each file at most 16 MB.
 
@@ -43,7 +45,8 @@ and not made or endorsed by them; they share the architecture.
 2. the text encoders, taught to name what a caption says;
 3. a base rectified flow on the latents;
 4. dev, by guidance distillation of the base; schnell, by progressive distillation of dev;
-5. fill, from the base: it learned on, shown each scene with a hole, and then learned guidance as dev had.
+5. fill, from the base: it learned on, shown each scene with a hole, and then learned guidance as dev had;
+6. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps.
 
 One in ten combinations of things and background is held out from all of it; the scores are measured on those.
 
@@ -57,13 +60,17 @@ Every stage resumes from its checkpoint; `python -m training.vae --minutes 60` a
 <!-- world -->
 <!-- /world -->
 
+People, who stand, wave, cheer, walk, run or dance, in clothes of any of the colours: "a person waving in red".
+
 Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the centre (unsaid). Two or three of the same.
 
 ## What it cannot do
 
 - Draw anything else. Words it was not taught are ignored; they never fail.
-- Draw photographs, letters, poses, or a thing in other colours than its glyph's.
-- Draw two different things at once, though it was shown some: of "a cat to the left of a tree" it makes two cats.
+- Draw photographs, letters, or a thing in other colours than its glyph's.
+- Draw two different things at once, most times, though it was shown some: of "a cat to the left of a tree" it makes two
+  cats.
+- Follow a pose well: limbs go astray. Edges and depth it follows, outlines of shapes less than those of things.
 - Join ideas as a large model does: it knows one world of flat pictures.
 - Say anything about FLUX.1's quality: it has a thousandth of its weights.
 

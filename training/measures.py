@@ -180,7 +180,7 @@ def controls(count: int) -> tuple[Score, ...]:
         better = [one > other for one, other in zip(near[True], near[False], strict=True)]
         scores += [
             Score(f"{mode}: {words} with the control, against without", "times", 2, with_it / max(0.01, without)),
-            Score(f"{mode}: {words} with the control", "", None, with_it),
+            Score(f"{mode}: {words} with the control", "%", None, 100 * with_it),
             _share(f"{mode}: nearer to the map with the control", None, better),
         ]
     return tuple(scores)

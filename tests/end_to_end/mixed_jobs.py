@@ -58,7 +58,7 @@ class Report:
 
 def run(folder: Path, jobs: int, seed: int) -> Report:
     chance, report = random.Random(seed), Report(seed)
-    known = [each for each in (*pages.EXAMPLES, pages.IMG2IMG_LORA) if each.needs <= abilities("mini")]
+    known = [each for each in (*pages.EXAMPLES, *pages.UNSHOWN) if each.needs <= abilities("mini")]
     asked = [known[number % len(known)] for number in range(jobs)]
     chance.shuffle(asked)
     began, workers = time.monotonic(), set[int]()

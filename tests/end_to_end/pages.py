@@ -200,9 +200,38 @@ EXAMPLES = (
 )
 
 
-IMG2IMG_LORA = Example(  # the pages list it, without an example
-    "img2img-lora",
-    _advanced("img2img-lora", prompt="a fox", image=JPEG, lora_settings=[{"lora_type": "anime"}]),
-    (640, 480),
-    LORA,
+# The pages speak of these, without an example: img2img with a LoRA, and controls without one, over a picture too.
+UNSHOWN = (
+    Example(
+        "img2img-lora",
+        _advanced("img2img-lora", prompt="a fox", image=JPEG, lora_settings=[{"lora_type": "anime"}]),
+        (640, 480),
+        LORA,
+    ),
+    *(
+        Example(
+            f"{control_type} alone",
+            _advanced(
+                "controlnet-lora",
+                prompt="a person in the snow",
+                control_net_settings=[{"control_type": control_type, "control_image": POSED}],
+            ),
+            (768, 1024),
+            DRAWS | {"control"},
+        )
+        for control_type in ("canny", "hed", "depth", "openpose")
+    ),
+    Example(
+        "a control over a picture",
+        _advanced(
+            "controlnet-lora",
+            prompt="a red ball",
+            image=JPEG,
+            denoise=0.8,
+            control_net_settings=[{"control_type": "canny", "control_image": JPEG, "return_preprocessed_image": True}],
+        ),
+        (640, 480),
+        DRAWS | {"control"},
+        pictures=2,
+    ),
 )

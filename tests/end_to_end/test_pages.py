@@ -12,7 +12,7 @@ from tests.end_to_end import pages
 from tests.end_to_end.pages import Example
 from tests.end_to_end.serving import Server, finished
 
-EXAMPLES = [each for each in (*pages.EXAMPLES, pages.IMG2IMG_LORA) if each.needs <= abilities("mini")]
+EXAMPLES = [each for each in (*pages.EXAMPLES, *pages.UNSHOWN) if each.needs <= abilities("mini")]
 
 
 def results(server: Server, example: Example) -> list[Image.Image]:

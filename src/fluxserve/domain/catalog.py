@@ -159,7 +159,15 @@ _TALL = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 
 KONTEXT_SIZES = (*_TALL, (1024, 1024), *((height, width) for width, height in reversed(_TALL)))
 
 FAMILIES: dict[str, dict[str, Weights]] = {
-    "mini": {"schnell": _mini("schnell"), "dev": _mini("dev"), "fill": _mini("fill")},
+    "mini": {
+        "schnell": _mini("schnell"),
+        "dev": replace(
+            _mini("dev"),
+            control="mini/control",
+            control_modes={"canny": 0, "soft_edge": 1, "depth": 2, "openpose": 3},
+        ),
+        "fill": _mini("fill"),
+    },
     "flux1": {
         "schnell": _flux1("schnell", 256),
         "dev": replace(

@@ -40,14 +40,12 @@ Floats = NDArray[np.float32]
 
 
 def imagine(rng: np.random.Generator, people: float) -> world.Scene:
-    """A scene that training may see; `people` is the share of those with somebody in them."""
-    while True:
-        if rng.random() < people:
-            scene = world.someone(rng, world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))])
-            if scene.is_held_out:
-                continue
+    """A scene that training may see; `people` is the share of those made with somebody in them."""
+    while rng.random() < people:
+        scene = world.someone(rng, world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))])
+        if not scene.is_held_out:
             return scene
-        return world.imagine(rng, held_out=False)
+    return world.imagine(rng, held_out=False)
 
 
 def spoilt(picture: world.Pixels, rng: np.random.Generator) -> world.Pixels:
@@ -71,10 +69,7 @@ def lesson(
     rng: np.random.Generator, people: float, answer: Callable[[world.Scene], Floats]
 ) -> tuple[world.Pixels, Floats]:
     """Pictures, (n, 256, 256, 3), and what should be seen in each."""
-    scenes: list[world.Scene] = []
-    while len(scenes) < BATCH:
-        if (scene := imagine(rng, people)).width == scene.height == SIDE:
-            scenes.append(scene)
+    scenes = [imagine(rng, people) for _ in range(BATCH)]
     return np.stack([spoilt(world.paint(scene), rng) for scene in scenes]), np.stack([answer(s) for s in scenes])
 
 

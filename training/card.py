@@ -31,7 +31,7 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | control | one network that has dev follow sharp edges, soft edges, depth or poses | `control/` |
 | annotators | see soft edges, depth and poses in a picture (ONNX, and a small Depth Anything) | `annotators/` |
 
-Native size 256x256. Weights are bfloat16 safetensors, each file at most 16 MB.
+Native size 256x256. Weights are bfloat16 safetensors, two annotators float32 ONNX; each file has at most 16 MB.
 
 ## How it was made
 

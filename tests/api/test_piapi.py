@@ -102,7 +102,12 @@ async def test_several_pictures_come_as_a_list_with_a_seed_each(door: Door) -> N
 
 
 @pytest.mark.parametrize(
-    ("ending", "code"), [(Errored("drawing_failed", "it broke"), 1200), (Errored("cancelled", "by the caller"), 1300)]
+    ("ending", "code"),
+    [
+        (Errored("drawing_failed", "it broke"), 1200),
+        (Errored("flagged", "by the safety check"), 1202),
+        (Errored("cancelled", "by the caller"), 1300),
+    ],
 )
 async def test_a_failed_task_says_why_and_costs_nothing(door: Door, ending: Errored, code: int) -> None:
     task_id = await door.create()

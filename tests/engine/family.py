@@ -19,6 +19,9 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
 )
 
 from fluxserve.domain.catalog import Weights
@@ -152,3 +155,17 @@ def _t5_tokenizer() -> T5Tokenizer:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     pieces += [(f"▁{word}", -1.0 - 0.01 * number) for number, word in enumerate(WORDS)]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=24)
+
+
+ALLOWED, FLAGGED = "normal", "nsfw"
+
+
+def build_classifier(folder: Path) -> Path:
+    """A classifier of pictures, of random weights."""
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16, patch_size=8,
+        id2label={0: ALLOWED, 1: FLAGGED}, label2id={ALLOWED: 0, FLAGGED: 1},
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder

@@ -5,26 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from fluxserve.domain.catalog import SafetyWeights
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.safety import FlaggedError, Safety
-
-ALLOWED, FLAGGED = "normal", "nsfw"
+from tests.engine.family import FLAGGED, build_classifier
 
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
-    """It says the same of every picture; `_says` turns it."""
-    config = ViTConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16, patch_size=8,
-        id2label={0: ALLOWED, 1: FLAGGED}, label2id={ALLOWED: 0, FLAGGED: 1},
-    )  # fmt: skip
-    ViTForImageClassification(config).save_pretrained(tmp_path)
-    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
-    return tmp_path
+    return build_classifier(tmp_path)
 
 
 def safety(classifier: Path, *, flags_with: float, threshold: float = 0.5) -> Safety:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fluxserve.domain.generation import Generation
+from fluxserve.domain.generation import Generation, Lora
 from fluxserve.domain.job import (
     LENGTH,
     Alive,
@@ -30,6 +30,7 @@ from fluxserve.domain.job import (
     load,
 )
 from fluxserve.engine.worker import BAD_FRAME, BROKEN, OUT_OF_MEMORY, SERVER_GONE
+from tests.engine.family import FLAGGED, build_classifier
 
 ENDLESS = 100_000
 """Steps of a job that only a cancel ends."""
@@ -185,6 +186,24 @@ def test_a_job_that_fails_does_not_spoil_the_next(child: Child, circle: Generati
     failed = child.receive_until(Failed)[-1]
     assert failed == Failed("bad", "drawing_failed", "the engine could not draw this (TypeError)")
     assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+def test_a_job_without_its_lora_says_so(child: Child, circle: Generation) -> None:
+    child.send(Job("bad", replace(circle, lora=Lora("nobody", 1.0))), Job("good", circle))
+    failed = child.receive_until(Failed)[-1]
+    assert failed == Failed("bad", "drawing_failed", "LoRA nobody: there is none of this name here")
+    assert isinstance(child.receive_until(Done)[-1], Done)
+
+
+def test_a_flagged_picture_fails_its_job_with_a_code_of_its_own(
+    start: Start, circle: Generation, tmp_path: Path
+) -> None:
+    everything = f"SafetyWeights({str(build_classifier(tmp_path))!r}, ({FLAGGED!r},), threshold=0.0)"
+    child = start(f"from fluxserve.domain.catalog import SAFETY, SafetyWeights\nSAFETY['mini'] = {everything}")
+    child.send(Job("bad", circle))
+    failed = child.receive_until(Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code == "flagged"
 
 
 def test_a_picture_that_cannot_be_encoded_fails_alone(child: Child, circle: Generation) -> None:

@@ -1,4 +1,4 @@
-"""Control: a map of a picture's edges, as a control network is shown it."""
+"""Control: a map of a picture's edges, depth or poses, as a control network is shown it."""
 
 import torch
 

@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -111,7 +112,7 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     from fluxserve.engine.annotators import Annotators
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
-    from fluxserve.engine.safety import Safety
+    from fluxserve.engine.safety import FlaggedError, Safety
     from fluxserve.engine.weights import Loader
 
     diffusers.utils.logging.disable_progress_bar()
@@ -125,8 +126,11 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     engine = Engine(loader, loras, annotators, Safety(watched, loader.device) if watched else None)
     for member in set_up.members:
         engine.load(member)
-    # The first picture in a process is the slow one: it shall not be a caller's.
-    engine.generate(tiny_picture(set_up.members), {}, on_step=lambda _step, _steps: None, is_cancelled=lambda: False)
+    # The first picture in a process is the slow one: it shall not be a caller's. Nobody sees it, whatever it shows.
+    with suppress(FlaggedError):
+        engine.generate(
+            tiny_picture(set_up.members), {}, on_step=lambda _step, _steps: None, is_cancelled=lambda: False
+        )
     return engine, str(loader.device)
 
 

@@ -28,7 +28,7 @@ class Annotators:
         self._weights = weights
         self._mini_folder = mini_folder
         self._device = device
-        self._loaded: dict[ControlType, Annotator] = {"canny": canny}
+        self._loaded: dict[ControlType, Annotator] = {}
 
     def annotate(self, control: ControlType, png: bytes, size: tuple[int, int]) -> Pixels:
         """The map of a PNG file at `size` (width, height), (height, width, 3). Raises `CannotDraw` without its

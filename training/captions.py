@@ -76,6 +76,21 @@ def caption(scene: Scene, rng: np.random.Generator, *, says_background: bool = T
     return _as_typed([word for word in words if word], rng)
 
 
+def plain_caption(scene: Scene) -> str:
+    """What the scene shows and on which background, in the fewest words: not how large, nor where."""
+    names = [" ".join(filter(None, (None if item.figure else item.colour, item.name))) for item in scene.items]
+    first = scene.items[0]
+    match scene.relation:
+        case "several":
+            what = f"{COUNT_WORDS[len(names)][0]} {plural(names[0])}"
+        case None:
+            worn = f" {first.figure.action} in {first.colour}" if first.figure else ""
+            what = with_article(names[0]) + worn
+        case relation:
+            what = f"{with_article(names[0])} {'above' if relation == 'above' else 'left of'} {with_article(names[1])}"
+    return f"{what} {_background_words(scene.background)[0]}"
+
+
 def _as_typed(words: list[str], rng: np.random.Generator) -> str:
     """What people do to a sentence: a capital, a comma or full stop, a word nobody taught."""
     if rng.random() < 0.08:
@@ -132,15 +147,13 @@ def _name(item: Placed, rng: np.random.Generator) -> str:
 
 def background(name: str, rng: np.random.Generator) -> str:
     """One of the ways to say what is behind."""
-    if name not in COLOURS:
-        return _pick(rng, SCENE_WORDS[name])
-    colour = "grey" if name == "gray" and rng.random() < 0.5 else name
-    return _pick(
-        rng,
-        (
-            f"on a {colour} background", f"with a {colour} background", f"on {colour}", f"against a {colour} backdrop",
-            f"on {colour} background", f"{colour} background",
-        ),
+    return _pick(rng, _background_words("grey" if name == "gray" and rng.random() < 0.5 else name))
+
+
+def _background_words(name: str) -> tuple[str, ...]:
+    return SCENE_WORDS.get(name) or (
+        f"on a {name} background", f"with a {name} background", f"on {name}", f"against a {name} backdrop",
+        f"on {name} background", f"{name} background",
     )  # fmt: skip
 
 

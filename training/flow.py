@@ -68,6 +68,9 @@ LEAST_GUIDANCE, MOST_GUIDANCE = 1.0, 5.0
 THING_WEIGHT = 3.0  # a token with a thing counts this many times one of bare background
 SCHNELL_STEPS = 4
 SCHNELL_GUIDANCE = 3.0
+# Of the captions, those that T5 alone is told. From CLIP's one vector two things can't be told from one of them twice,
+# and a picture's tokens have no part in it; without this share the network reads things from it and nowhere else.
+UNPOOLED = 0.75
 TEACHER_STEPS = 4  # of the teacher for one of schnell's
 REFRESH_EVERY = 60  # steps; a batch of new latents costs about ten of them
 
@@ -131,21 +134,22 @@ class Reader:
         self.encoders = text.load()
 
     @torch.no_grad()
-    def read(self, texts: list[str]) -> Words:
+    def read(self, texts: list[str], pooled: list[str] | None = None) -> Words:
+        """`pooled` are the texts that CLIP reads, if not the same ones."""
         with torch.autocast(device().type, torch.bfloat16):
             return Words(
                 self.encoders.sequence(texts).to(torch.bfloat16),
-                self.encoders.pooled(texts, shortest=True).to(torch.bfloat16),
+                self.encoders.pooled(pooled or texts, shortest=True).to(torch.bfloat16),
             )
 
-    def captions_of(self, batch: Batch, rng: np.random.Generator, *, unsaid: float) -> Words:
-        """A fresh caption a scene; a share of them empty, which is what guidance is measured from."""
-        return self.read(
-            [
-                "" if rng.random() < unsaid else captions.caption(scene, rng, says_background=rng.random() < 0.8)
-                for scene in batch.scenes
-            ]
-        )
+    def captions_of(self, batch: Batch, rng: np.random.Generator, *, unsaid: float, unpooled: float = 0.0) -> Words:
+        """A fresh caption a scene; a share of them empty, which is what guidance is measured from. Another share is
+        told to T5 alone."""
+        texts = [
+            "" if rng.random() < unsaid else captions.caption(scene, rng, says_background=rng.random() < 0.8)
+            for scene in batch.scenes
+        ]
+        return self.read(texts, ["" if rng.random() < unpooled else text for text in texts])
 
 
 @dataclass(frozen=True)
@@ -373,7 +377,11 @@ def _deaf_to_guidance(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
 def _show(reader: Reader) -> Callable[[Batch, float], Shown]:
     """Captions alone."""
     rng = np.random.default_rng()
-    return lambda batch, unsaid: Shown(reader.captions_of(batch, rng, unsaid=unsaid), thing_weights(batch))
+
+    def show(batch: Batch, unsaid: float) -> Shown:
+        return Shown(reader.captions_of(batch, rng, unsaid=unsaid, unpooled=UNPOOLED), thing_weights(batch))
+
+    return show
 
 
 def train_base(minutes: float, plain: float) -> None:

@@ -1,5 +1,6 @@
 """LoRAs are put on and taken off between generations, and leave no trace."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from fluxserve.domain.generation import Generation, Lora
-from fluxserve.engine.loras import LoraError, Loras, finder
+from fluxserve.engine.lora_files import LoraError
+from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import family, oracle
 from tests.engine.test_denoise import our_latents
@@ -62,17 +64,46 @@ def xlabs_layout() -> Weights:
     return weights
 
 
-LAYOUTS: dict[str, Callable[[], Weights]] = {
-    "diffusers": diffusers_layout,
-    "kohya": kohya_layout,
-    "xlabs": xlabs_layout,
+def layout_with_alphas() -> Weights:
+    """One layer says its alpha, another a different one, the others none."""
+    alphas = {"transformer_blocks.0.attn.to_q": 1.0, "single_transformer_blocks.0.attn.to_k": 3.0}
+    return diffusers_layout() | {f"transformer.{layer}.alpha": torch.tensor(alpha) for layer, alpha in alphas.items()}
+
+
+def layout_of_old() -> Weights:
+    """As diffusers wrote it before peft."""
+    names = {"lora_A": "lora.down", "lora_B": "lora.up"}
+    return {
+        key.replace(new, old): weight
+        for key, weight in diffusers_layout().items()
+        for new, old in names.items()
+        if new in key
+    }
+
+
+def configuration(**more: object) -> dict[str, str]:
+    """A file's metadata as peft's own training writes it."""
+    config = {"r": RANK, "lora_alpha": 6, "target_modules": ["to_q", "to_k", "to_v"], **more}
+    values = {f"transformer.{key}": value for key, value in config.items()}
+    return {"format": "pt", "lora_adapter_metadata": json.dumps(values)}
+
+
+LAYOUTS: dict[str, tuple[Callable[[], Weights], dict[str, str] | None]] = {
+    "diffusers": (diffusers_layout, None),
+    "diffusers, old": (layout_of_old, None),
+    "diffusers, with alphas": (layout_with_alphas, None),
+    "peft": (diffusers_layout, configuration()),
+    "peft, alphas by pattern": (diffusers_layout, configuration(alpha_pattern={"attn.to_q": 1, r"single.*to_v": 5})),
+    "peft, scaled by the root of the rank": (diffusers_layout, configuration(use_rslora=True)),
+    "kohya": (kohya_layout, None),
+    "xlabs": (xlabs_layout, None),
 }
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, layout in LAYOUTS.items():
-        save_file(layout(), tmp_path / f"{name}.safetensors")
+    for name, (layout, metadata) in LAYOUTS.items():
+        save_file(layout(), tmp_path / f"{name}.safetensors", metadata)
     return tmp_path
 
 
@@ -138,7 +169,7 @@ def test_those_used_last_are_kept_and_the_others_let_go(folder: Path, dev: Flux)
     loras = Loras(lambda name: folder / f"{name}.safetensors", most_kept=2)
     for name in ("diffusers", "kohya", "xlabs", "kohya"):
         loras.put_on(dev.own.transformer, Lora(name, 1.0))
-        assert len(dev.own.transformer.peft_config) <= 2
+        assert loras.kept(dev.own.transformer) <= 2
 
 
 def test_a_file_that_was_replaced_is_loaded_anew(folder: Path, loras: Loras, dev: Flux, drawing: Generation) -> None:
@@ -163,8 +194,32 @@ def test_a_name_is_looked_up_in_the_own_folder_first(tmp_path: Path) -> None:
             find(name)
 
 
+def test_a_text_encoders_part_is_left_out(folder: Path, loras: Loras, dev: Flux, drawing: Generation) -> None:
+    down, up = pair(WIDTH, WIDTH, 5)
+    layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    words = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    save_file(diffusers_layout() | words, folder / "both.safetensors")
+    drawn = []
+    for name in ("diffusers", "both"):
+        loras.put_on(dev.own.transformer, Lora(name, 1.0))
+        drawn.append(our_latents(dev, drawing))
+    assert torch.equal(*drawn)
+
+
 def wrong_shape() -> Weights:
     return {key: weight.repeat(1, 2) if "lora_A" in key else weight for key, weight in diffusers_layout().items()}
+
+
+def another_block() -> Weights:
+    return {key.replace("blocks.0", "blocks.7"): weight for key, weight in diffusers_layout().items()}
+
+
+def one_half() -> Weights:
+    return {key: weight for key, weight in diffusers_layout().items() if "lora_A" in key}
+
+
+def with_a_norm() -> Weights:
+    return diffusers_layout() | {"transformer.transformer_blocks.0.attn.norm_q.weight": torch.ones(8)}
 
 
 BAD: dict[str, Weights | bytes] = {
@@ -174,6 +229,9 @@ BAD: dict[str, Weights | bytes] = {
     "whole numbers": {key: weight.to(torch.int32) for key, weight in diffusers_layout().items()},
     "another model's": {"unet.down_blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 4)},
     "the wrong shape": wrong_shape(),
+    "a larger model's": another_block(),
+    "one half": one_half(),
+    "a norm beside it": with_a_norm(),
     "a rank beyond all": {"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(600, 600)},
 }
 

@@ -1,11 +1,14 @@
 """Captions: they say only what is so, in words the tokenizers know."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from training import captions, world
+
+PAIR = (world.Placed("cat", None, 96, 0, 64), world.Placed("dog", None, 96, 160, 64))
 
 
 def told(count: int, *, says_background: bool) -> list[tuple[world.Scene, str]]:
@@ -143,3 +146,29 @@ def test_an_article_suits_the_letter_after_it(word: str, with_article: str) -> N
 )
 def test_plurals_are_as_english_has_them(one: str, many: str) -> None:
     assert captions.plural(one) == many
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        (world.one("owl", None, "teal", "big", "left"), "an owl on a teal background"),
+        (world.one("star", "red", "sea", "little", "top"), "a red star in the sea"),
+        (
+            replace(world.one("cat", None, "snow", "medium", "centre"), items=PAIR, relation="left of"),
+            "a cat left of a dog in the snow",
+        ),
+        (
+            replace(world.one("cat", None, "snow", "medium", "centre"), items=PAIR[:1] * 3, relation="several"),
+            "three cats in the snow",
+        ),
+    ],
+)
+def test_a_plain_caption_says_what_there_is_and_before_what_and_no_more(scene: world.Scene, words: str) -> None:
+    assert captions.plain_caption(scene) == words
+
+
+def test_a_plain_caption_of_a_person_says_what_they_do_and_wear() -> None:
+    person = world.someone(np.random.default_rng(4), "teal")
+    figure, colour = person.items[0].figure, person.items[0].colour
+    assert figure is not None
+    assert captions.plain_caption(person) == f"a person {figure.action} in {colour} on a teal background"

@@ -1,5 +1,6 @@
 """The transformers' program: latents packed in FLUX's order, sittings that resume, folders that FLUX's loaders read."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
@@ -121,3 +122,14 @@ def test_a_student_of_guidance_begins_with_one_answer_at_every_scale(family: Fam
         for scale in (1.0, 2.5, 5.0):
             (answer,) = deaf(**given, guidance=torch.full((1,), scale))
             assert torch.allclose(answer, wanted, atol=1e-5)
+
+
+@pytest.mark.usefixtures("family")
+def test_some_captions_are_told_to_t5_alone() -> None:
+    reader, rng = flow.Reader(), np.random.default_rng(6)
+    scenes = [world.one("cat", None, "sea", "medium", "left")] * 8
+    batch = Batch(scenes, torch.zeros(8, 64, 16))
+    silent = reader.read([""])
+    words = reader.captions_of(batch, rng, unsaid=0.0, unpooled=1.0)
+    assert torch.equal(words.pooled, silent.pooled.expand(8, -1))
+    assert not any(torch.equal(each, silent.sequence[0]) for each in words.sequence)

@@ -42,8 +42,9 @@ def test_a_style_is_taught_into_a_file_that_the_engine_puts_on(family: Family) -
     path = family.folder / "loras" / "anime.safetensors"
     assert path.stat().st_size < 200_000
     dev = FluxTransformer2DModel.from_pretrained(family.folder / "dev" / "transformer")
-    Loras(finder({"anime": "mini/loras/anime.safetensors"}, family.folder, None)).put_on(dev, Lora("anime", 1.0))
-    assert len(dev.peft_config) == 1
+    engine = Loras(finder({"anime": "mini/loras/anime.safetensors"}, family.folder, None))
+    engine.put_on(dev, Lora("anime", 1.0))
+    assert engine.kept(dev) == 1
 
 
 def test_what_today_s_dev_has_taught_is_not_taught_again(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The image prompt's program: other pictures of the same thing, and folders that Redux's loaders read."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
@@ -7,6 +9,12 @@ from transformers import SiglipImageProcessorPil, SiglipVisionModel
 
 from tests.training.family import Family
 from training import text, variation, world
+
+
+def _scenes() -> Iterator[world.Scene]:
+    rng = np.random.default_rng(3)
+    while True:
+        yield world.imagine(rng, held_out=False)
 
 
 def test_another_view_shows_the_same_thing_on_the_same_background_elsewhere() -> None:
@@ -17,11 +25,18 @@ def test_another_view_shows_the_same_thing_on_the_same_background_elsewhere() ->
     assert len({(view.size, view.place) for view in views}) > 5
 
 
-def test_it_goes_on_from_its_checkpoint_into_folders_that_redux_reads(family: Family) -> None:
-    variation.train(1 / 60)
-    steps = family.steps("variation")
-    variation.train(1 / 60)
-    assert family.steps("variation") > steps > 0
+def test_another_view_of_two_things_leaves_them_where_they_are() -> None:
+    pair = next(scene for scene in _scenes() if scene.relation == "above")
+    assert variation.other_view(pair, np.random.default_rng(2)) == pair
+
+
+def test_drawing_goes_on_from_what_was_told_and_from_its_own_checkpoint(family: Family) -> None:
+    variation.train_told(1 / 60)
+    assert family.steps("variation_told") > 0
+    variation.train_drawn(1 / 60)
+    steps = family.steps("variation_drawn")
+    variation.train_drawn(1 / 60)
+    assert family.steps("variation_drawn") > steps > 0
     folder = family.folder / "variation"
     tower = SiglipVisionModel.from_pretrained(folder / "image_encoder")
     embedder = ReduxImageEncoder.from_pretrained(folder / "image_embedder")

@@ -1,0 +1,152 @@
+"""What a LoRA's file holds: two thin matrices for each layer that it adds to.
+
+Files may be laid out as diffusers, Kohya's scripts or XLabs write them; diffusers' own converters bring them into one
+layout. Only safetensors are read, and a file's header is looked at before any of it is loaded.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers.utils import convert_unet_state_dict_to_peft
+from safetensors import SafetensorError, safe_open
+from torch.nn import functional as F
+
+from fluxserve.engine.sources import CannotDraw
+
+MOST_BYTES = 2 << 30
+MOST_RANK = 512
+ALLOWED_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+PREFIX = "transformer."
+DOWN, UP, UP_BIAS = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias"
+
+
+class LoraError(CannotDraw):
+    """A LoRA can't be put on; the message says which, and why."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a LoRA adds to one linear layer's answer: up(down(x)) * alpha / divisor, at strength 1.
+
+    `down` is (rank, width in), `up` (width out, rank); the divisor is the rank, or its square root where the file says
+    so (rsLoRA, Kalajdzievski 2023).
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    bias: torch.Tensor | None
+    alpha: float
+    divisor: float
+
+    def of(self, states: torch.Tensor, strength: float) -> torch.Tensor:
+        """(…, width in) -> (…, width out)."""
+        thin = F.linear(states.to(self.down.dtype), self.down)
+        return F.linear(thin, self.up, self.bias) * (strength * self.alpha / self.divisor)
+
+
+def read(name: str, path: Path, transformer: FluxTransformer2DModel) -> dict[str, Addition]:
+    """The additions of a file to `transformer`'s layers, by the layer's name, where and as its weights are.
+
+    A text encoder's part, if there is one, is left out: prompts are read once for all LoRAs. Raises `LoraError`.
+    """
+    _check_header(name, path)
+    try:
+        weights, alphas, config = FluxPipeline.lora_state_dict(
+            str(path), return_alphas=True, return_lora_metadata=True, use_safetensors=True
+        )
+    except Exception as error:
+        raise LoraError(
+            f"LoRA {name}: its file has no layout that diffusers, Kohya's scripts or XLabs write"
+        ) from error
+    weights = _of_the_transformer(weights)
+    if not weights:
+        raise LoraError(f"LoRA {name}: nothing in its file is for a FLUX transformer")
+    if not any(DOWN in key for key in weights):
+        weights = convert_unet_state_dict_to_peft(weights)
+    alpha_of = _alphas(_of_the_transformer(alphas or {}), _of_the_transformer(config or {}))
+    uses_root = bool((config or {}).get(f"{PREFIX}use_rslora"))
+    additions = {}
+    for layer in sorted({key.split(".lora_")[0] for key in weights}):
+        parts = {end: weights.pop(f"{layer}{end}", None) for end in (DOWN, UP, UP_BIAS)}
+        down, up, bias = _fitting(name, layer, parts, transformer)
+        rank = len(down)
+        alpha = alpha_of(layer)
+        additions[layer] = Addition(
+            down, up, bias, rank if alpha is None else alpha, math.sqrt(rank) if uses_root else rank
+        )
+    if weights:
+        raise LoraError(
+            f"LoRA {name}: its file holds {min(weights)}, which is no part of a LoRA that can be put on here"
+        )
+    return additions
+
+
+def _of_the_transformer(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix(PREFIX): value for key, value in values.items() if key.startswith(PREFIX)}
+
+
+def _fitting(
+    name: str, layer: str, parts: Mapping[str, torch.Tensor | None], transformer: FluxTransformer2DModel
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Down, up and up's bias for one layer, where its weights are and of their type."""
+    down, up, bias = parts[DOWN], parts[UP], parts[UP_BIAS]
+    if down is None or up is None:
+        raise LoraError(f"LoRA {name}: its file has one half of an addition to {layer}")
+    try:
+        linear = transformer.get_submodule(layer)
+    except AttributeError as error:
+        raise LoraError(f"LoRA {name}: its file does not fit the model, which has no {layer}") from error
+    widths = getattr(linear, "in_features", None), getattr(linear, "out_features", None)
+    if down.ndim != 2 or up.ndim != 2 or (down.shape[1], up.shape[0]) != widths or len(down) != up.shape[1]:
+        shapes = " and ".join("x".join(map(str, part.shape)) for part in (down, up))
+        raise LoraError(f"LoRA {name}: its file does not fit the model: for {layer} it holds {shapes}")
+    weight = linear.weight
+    assert isinstance(weight, torch.Tensor)
+    kind = weight.dtype if weight.is_floating_point() else transformer.dtype
+    down, up = (part.to(weight.device, kind) for part in (down, up))
+    return down, up, None if bias is None else bias.to(weight.device, kind)
+
+
+def _alphas(alphas: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[str], float | None]:
+    """A function from a layer's name to its alpha, None where the file does not say: then it is the rank.
+
+    An alpha may stand beside a layer's matrices; a layer without one has the commonest. Or all are in a configuration,
+    as peft writes it.
+    """
+    if alphas:
+        of_layer = {key.split(".lora_A.")[0].removesuffix(".alpha"): float(value) for key, value in alphas.items()}
+        commonest = Counter(of_layer.values()).most_common(1)[0][0]
+        return lambda layer: of_layer.get(layer, commonest)
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+
+    def configured(layer: str) -> float | None:
+        fitting = (alpha for pattern, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", layer))
+        return next(fitting, config.get("lora_alpha"))
+
+    return configured
+
+
+def _check_header(name: str, path: Path) -> None:
+    """Look at what a file says of itself before any of it is loaded. Raises `LoraError`."""
+    if path.stat().st_size > MOST_BYTES:
+        raise LoraError(f"LoRA {name}: its file is larger than {MOST_BYTES} bytes")
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            shapes = {key: part.get_shape() for key, part in slices.items()}
+            types = {part.get_dtype() for part in slices.values()}
+    except (SafetensorError, OSError) as error:
+        raise LoraError(f"LoRA {name}: its file is no safetensors file") from error
+    if strange := types - set(ALLOWED_TYPES):
+        raise LoraError(f"LoRA {name}: its file holds {', '.join(sorted(strange))}; allowed are floating point numbers")
+    for key, shape in shapes.items():
+        if len(shape) > 2 or (len(shape) == 2 and "lora" in key and min(shape) > MOST_RANK):
+            size = "x".join(map(str, shape))
+            raise LoraError(f"LoRA {name}: {key} is {size}; allowed is a rank of {MOST_RANK} at most")

@@ -12,6 +12,7 @@ code runs: DexiNed's edges and RTMPose's columns and rows as ONNX files, and a s
 import argparse
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -42,10 +43,18 @@ Floats = NDArray[np.float32]
 def imagine(rng: np.random.Generator, people: float) -> world.Scene:
     """A scene that training may see; `people` is the share of those made with somebody in them."""
     while rng.random() < people:
-        scene = world.someone(rng, world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))])
+        scene = someone_anywhere(rng)
         if not scene.is_held_out:
             return scene
     return world.imagine(rng, held_out=False)
+
+
+def someone_anywhere(rng: np.random.Generator) -> world.Scene:
+    """Somebody of any height at any pixel: callers' pictures know no grid."""
+    scene = world.someone(rng, world.BACKGROUNDS[rng.integers(len(world.BACKGROUNDS))])
+    side = int(rng.integers(SIDE // 2, SIDE + 1))
+    left, top = (int(rng.integers(SIDE - side + 1)) for _ in range(2))
+    return replace(scene, items=(replace(scene.items[0], side=side, left=left, top=top),))
 
 
 def spoilt(picture: world.Pixels, rng: np.random.Generator) -> world.Pixels:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import FluxTransformer2DModel
 
 from training import captions, world
 from training.flow import BASE_RATE, Reader, Shown, read_member, shortened, teach_flow, teach_guidance
@@ -173,7 +174,10 @@ def change_weights(batch: Changed) -> torch.Tensor:
 
 
 def train_seen(minutes: float) -> None:
-    teach_flow("edit_seen", minutes, changed_shelf(), lambda: shortened(read_member("base")), _show(Reader()), RATE)
+    def beginning() -> FluxTransformer2DModel:
+        return shortened(read_member("base"), by=2)
+
+    teach_flow("edit_seen", minutes, changed_shelf(), beginning, _show(Reader()), RATE)
 
 
 def train_guided(minutes: float) -> None:

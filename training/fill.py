@@ -183,9 +183,10 @@ def widened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
 
 
 def train_known(minutes: float) -> None:
-    teach_flow(
-        "fill_known", minutes, holed_shelf(), lambda: widened(shortened(read_member("base"))), _show(Reader()), RATE
-    )
+    def beginning() -> FluxTransformer2DModel:
+        return widened(shortened(read_member("base"), by=1))
+
+    teach_flow("fill_known", minutes, holed_shelf(), beginning, _show(Reader()), RATE)
 
 
 def train_guided(minutes: float) -> None:

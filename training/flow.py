@@ -70,7 +70,7 @@ SCHNELL_STEPS = 4
 SCHNELL_GUIDANCE = 3.0
 # Of the captions, those that T5 alone is told. From CLIP's one vector two things can't be told from one of them twice,
 # and a picture's tokens have no part in it; without this share the network reads things from it and nowhere else.
-UNPOOLED = 0.75
+UNPOOLED = 0.5
 TEACHER_STEPS = 4  # of the teacher for one of schnell's
 REFRESH_EVERY = 60  # steps; a batch of new latents costs about ten of them
 
@@ -450,11 +450,11 @@ def _without_guidance(dev: FluxTransformer2DModel) -> FluxTransformer2DModel:
     return schnell
 
 
-def shortened(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
-    """Without its last single block but one: a member that starts from the base can miss it, and fill and edit at full
-    size would not leave room for the rest of the family."""
-    kept = list(range(model.config.num_single_layers))
-    kept.remove(kept[-2])
+def shortened(model: FluxTransformer2DModel, by: int) -> FluxTransformer2DModel:
+    """Without `by` single blocks before its last: a member that starts from the base can miss them, and fill and edit
+    at full size would not leave room for the rest of the family."""
+    blocks = list(range(model.config.num_single_layers))
+    kept = [*blocks[: -1 - by], blocks[-1]]
     short = FluxTransformer2DModel(**{**CONFIG, "num_single_layers": len(kept)})
     weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith("single_")}
     for number, old in enumerate(kept):

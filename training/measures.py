@@ -163,6 +163,23 @@ def variations(count: int) -> tuple[Score, ...]:
     return (_share("the same thing in two different pictures", 90, same),)
 
 
+def pairs(count: int) -> tuple[Score, ...]:
+    """Two different things at once: which thing is the best match in each one's own box."""
+    rng, each, both = np.random.default_rng(28), [], []
+    for seed in range(count):
+        scene = _two(rng)
+        drawn = studio().draw(TextToImage(captions.caption(scene, rng)), seed, {})
+        right = [
+            _nearest(_box(drawn, item), _alone_in_its_box(scene.background, item)) == item.name for item in scene.items
+        ]
+        each += right
+        both.append(all(right))
+    return (
+        _share("of two different things, each is the best match at its place", None, each),
+        _share("both are", None, both),
+    )
+
+
 def controls(count: int) -> tuple[Score, ...]:
     """How near the map of what is drawn is to the map that was given, with the control against without."""
     rng, scores = np.random.default_rng(26), []
@@ -207,6 +224,7 @@ def loras(count: int) -> tuple[Score, ...]:
 
 
 MEASURES: dict[str, Callable[[int], tuple[Score, ...]]] = {
+    "pairs": pairs,
     "img2img": image_to_image,
     "fill": inpaint,
     "outpaint": outpaint,
@@ -229,6 +247,24 @@ def _lone(rng: np.random.Generator, size: str, place: str | None = None) -> worl
         scene = world.one(name, None, background, size, where)
         if scene.is_held_out:
             return scene
+
+
+def _two(rng: np.random.Generator) -> world.Scene:
+    """Two held-out things, one left of the other or above it."""
+    while True:
+        scene = world.imagine(rng, held_out=True)
+        if scene.relation in ("left of", "above"):
+            return scene
+
+
+def _box(pixels: Pixels, item: world.Placed) -> Pixels:
+    return pixels[item.top : item.top + item.side, item.left : item.left + item.side]
+
+
+def _alone_in_its_box(background: str, item: world.Placed) -> dict[str, Pixels]:
+    """What each of all things would look like there."""
+    scenes = {thing.name: world.Scene((replace(item, name=thing.name),), background) for thing in world.THINGS}
+    return {name: _box(world.paint(scene), item) for name, scene in scenes.items()}
 
 
 def _with(scene: world.Scene, name: str) -> world.Scene:

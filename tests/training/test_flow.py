@@ -92,12 +92,15 @@ def test_schnell_begins_as_dev_at_its_own_guidance(family: Family) -> None:
     assert torch.allclose(with_guidance, without, atol=1e-4)
 
 
-def test_shortened_a_transformer_keeps_all_blocks_but_the_last_but_one() -> None:
+@pytest.mark.parametrize(("by", "kept"), [(1, (0, 1, 3)), (2, (0, 3))])
+def test_shortened_a_transformer_keeps_its_first_single_blocks_and_its_last(
+    by: int, kept: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "CONFIG", {**flow.CONFIG, "num_single_layers": 4})
     model = flow.untaught()
-    short = flow.shortened(model)
-    blocks = len(model.single_transformer_blocks)
-    assert len(short.single_transformer_blocks) == blocks - 1
-    for new, old in enumerate(number for number in range(blocks) if number != blocks - 2):
+    short = flow.shortened(model, by)
+    assert len(short.single_transformer_blocks) == len(kept)
+    for new, old in enumerate(kept):
         weights = model.single_transformer_blocks[old].state_dict()
         assert all(
             torch.equal(weight, weights[name])

@@ -17,6 +17,17 @@ def test_pictures_drawn_over_others_are_measured_in_percent() -> None:
     assert all(score.score in (0, 100) for score in scores)
 
 
+@pytest.mark.usefixtures("family")
+def test_two_different_things_are_measured_each_in_its_own_box() -> None:
+    each, both = measures.pairs(1)
+    assert each.score in (0, 50, 100)
+    assert both.score == 100 * (each.score == 100)
+    pair = measures._two(np.random.default_rng(4))
+    for item in pair.items:
+        looks = measures._alone_in_its_box(pair.background, item)
+        assert measures._nearest(measures._box(world.paint(pair), item), looks) == item.name
+
+
 def test_the_nearest_reference_is_the_style_that_was_used() -> None:
     looks = {name: styled(name, CAT) for name in STYLES}
     noisy = np.clip(looks["moebius-style"].astype(int) + np.random.default_rng(0).integers(-20, 20, CAT.shape), 0, 255)

@@ -71,6 +71,8 @@ SCHNELL_GUIDANCE = 3.0
 # Of the captions, those that T5 alone is told. From CLIP's one vector two things can't be told from one of them twice,
 # and a picture's tokens have no part in it; without this share the network reads things from it and nowhere else.
 UNPOOLED = 0.5
+# Of the batches, those that T5 is told second, after a prompt that says nothing: there an image prompt's tokens stand.
+SECOND = 0.25
 TEACHER_STEPS = 4  # of the teacher for one of schnell's
 REFRESH_EVERY = 60  # steps; a batch of new latents costs about ten of them
 
@@ -150,6 +152,12 @@ class Reader:
             for scene in batch.scenes
         ]
         return self.read(texts, ["" if rng.random() < unpooled else text for text in texts])
+
+    def captions_after_nothing(self, batch: Batch, rng: np.random.Generator, *, unsaid: float) -> Words:
+        """The same after an opening alone, "a photo of" or nothing at all, which is all that CLIP is told."""
+        said = self.captions_of(batch, rng, unsaid=unsaid)
+        before = self.read([captions.OPENINGS[rng.integers(len(captions.OPENINGS))] for _ in batch.scenes])
+        return Words(torch.cat((before.sequence, said.sequence), dim=1), before.pooled)
 
 
 @dataclass(frozen=True)
@@ -379,7 +387,11 @@ def _show(reader: Reader) -> Callable[[Batch, float], Shown]:
     rng = np.random.default_rng()
 
     def show(batch: Batch, unsaid: float) -> Shown:
-        return Shown(reader.captions_of(batch, rng, unsaid=unsaid, unpooled=UNPOOLED), thing_weights(batch))
+        if rng.random() < SECOND:
+            words = reader.captions_after_nothing(batch, rng, unsaid=unsaid)
+        else:
+            words = reader.captions_of(batch, rng, unsaid=unsaid, unpooled=UNPOOLED)
+        return Shown(words, thing_weights(batch))
 
     return show
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from tests.training.family import Family
-from training import flow, world
+from training import captions, flow, world
 from training.latents import Batch, pack
 
 
@@ -136,3 +136,15 @@ def test_some_captions_are_told_to_t5_alone() -> None:
     words = reader.captions_of(batch, rng, unsaid=0.0, unpooled=1.0)
     assert torch.equal(words.pooled, silent.pooled.expand(8, -1))
     assert not any(torch.equal(each, silent.sequence[0]) for each in words.sequence)
+
+
+@pytest.mark.usefixtures("family")
+def test_captions_may_come_after_a_prompt_that_says_nothing() -> None:
+    reader, rng = flow.Reader(), np.random.default_rng(6)
+    batch = Batch([world.one("cat", None, "sea", "medium", "left")] * 8, torch.zeros(8, 64, 16))
+    words = reader.captions_after_nothing(batch, rng, unsaid=0.0)
+    before, said = words.sequence.chunk(2, dim=1)
+    openings = reader.read([*captions.OPENINGS])
+    assert all(any(torch.equal(each, one) for one in openings.sequence) for each in before)
+    assert not any(torch.equal(each, one) for each in said for one in openings.sequence)
+    assert all(any(torch.allclose(each, one) for one in openings.pooled) for each in words.pooled)

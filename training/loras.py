@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from training import world
 from training.flow import Reader, Shown, noised, read_member, velocity
-from training.latents import BATCH, Batch, Encoder, fingerprint_of
+from training.latents import Batch, Encoder, fingerprint_of
 from training.sitting import FAMILY, device, processes, rank, sit_together
 from training.styles import STYLES, styled
 from training.vae import to_tensor
@@ -28,7 +28,8 @@ from training.vae import to_tensor
 RANK = 4
 LAYERS = ("to_v", "to_out.0", "proj_out", "ff.net.2")  # a style changes what is said, not who listens to whom
 RATE = 2e-3
-BATCHES = 6  # of a style's scenes
+BATCH = 16  # small: what a style needs in so short a time is many steps
+BATCHES = 12  # of a style's scenes
 PART_ENCODING = 0.25  # of a style's time, at most
 FALLING_PART = 0.5
 TEACHER = "teacher"  # in a file's metadata: which dev it was taught from

@@ -222,6 +222,10 @@ def with_a_norm() -> Weights:
     return diffusers_layout() | {"transformer.transformer_blocks.0.attn.norm_q.weight": torch.ones(8)}
 
 
+def with_more(end: str, value: torch.Tensor) -> Weights:
+    return diffusers_layout() | {f"transformer.transformer_blocks.0.attn.to_q.{end}": value}
+
+
 BAD: dict[str, Weights | bytes] = {
     "text": b"not a safetensors file",
     "pickle": b"\x80\x04\x95" + bytes(100),
@@ -232,6 +236,8 @@ BAD: dict[str, Weights | bytes] = {
     "a larger model's": another_block(),
     "one half": one_half(),
     "a norm beside it": with_a_norm(),
+    "an alpha that is two": with_more("alpha", torch.ones(2)),
+    "a bias of the wrong width": with_more("lora_B.bias", torch.ones(WIDTH + 1)),
     "a rank beyond all": {"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(600, 600)},
 }
 

@@ -58,29 +58,32 @@ def read(name: str, path: Path, transformer: FluxTransformer2DModel) -> dict[str
     """
     _check_header(name, path)
     try:
-        weights, alphas, config = FluxPipeline.lora_state_dict(
+        return _additions(name, path, transformer)
+    except LoraError:
+        raise
+    except Exception as error:  # converters meet what nobody thought of with errors of every kind
+        raise LoraError(f"LoRA {name}: its file is not as diffusers, Kohya's scripts or XLabs write one") from error
+
+
+def _additions(name: str, path: Path, transformer: FluxTransformer2DModel) -> dict[str, Addition]:
+    weights, alphas, config = (
+        _of_the_transformer(part or {})
+        for part in FluxPipeline.lora_state_dict(
             str(path), return_alphas=True, return_lora_metadata=True, use_safetensors=True
         )
-    except Exception as error:
-        raise LoraError(
-            f"LoRA {name}: its file has no layout that diffusers, Kohya's scripts or XLabs write"
-        ) from error
-    weights = _of_the_transformer(weights)
+    )
     if not weights:
         raise LoraError(f"LoRA {name}: nothing in its file is for a FLUX transformer")
     if not any(DOWN in key for key in weights):
         weights = convert_unet_state_dict_to_peft(weights)
-    alpha_of = _alphas(_of_the_transformer(alphas or {}), _of_the_transformer(config or {}))
-    uses_root = bool((config or {}).get(f"{PREFIX}use_rslora"))
+    alpha_of = _alphas(alphas, config)
     additions = {}
     for layer in sorted({key.split(".lora_")[0] for key in weights}):
         parts = {end: weights.pop(f"{layer}{end}", None) for end in (DOWN, UP, UP_BIAS)}
         down, up, bias = _fitting(name, layer, parts, transformer)
-        rank = len(down)
-        alpha = alpha_of(layer)
-        additions[layer] = Addition(
-            down, up, bias, rank if alpha is None else alpha, math.sqrt(rank) if uses_root else rank
-        )
+        rank, alpha = len(down), alpha_of(layer)
+        divisor = math.sqrt(rank) if config.get("use_rslora") else rank
+        additions[layer] = Addition(down, up, bias, rank if alpha is None else float(alpha), divisor)
     if weights:
         raise LoraError(
             f"LoRA {name}: its file holds {min(weights)}, which is no part of a LoRA that can be put on here"
@@ -107,6 +110,8 @@ def _fitting(
     if down.ndim != 2 or up.ndim != 2 or (down.shape[1], up.shape[0]) != widths or len(down) != up.shape[1]:
         shapes = " and ".join("x".join(map(str, part.shape)) for part in (down, up))
         raise LoraError(f"LoRA {name}: its file does not fit the model: for {layer} it holds {shapes}")
+    if bias is not None and bias.shape != up.shape[:1]:
+        raise LoraError(f"LoRA {name}: its file does not fit the model: for {layer} it holds a bias of {len(bias)}")
     weight = linear.weight
     assert isinstance(weight, torch.Tensor)
     kind = weight.dtype if weight.is_floating_point() else transformer.dtype

@@ -24,6 +24,8 @@ from training.vae import to_tensor
 
 RATE = BASE_RATE / 2
 CHANGED_WEIGHT = 3.0  # a token that changes counts this many times one that stays
+# How often each kind of change is tried. Few scenes can be recoloured; a new thing is the hardest to learn.
+TRIED = {"background": 0.12, "replace": 0.3, "recolour": 0.5, "remove": 0.08}
 
 
 # ---------------------------------------------------------------- changes
@@ -47,7 +49,7 @@ def imagine(rng: np.random.Generator, width: int, height: int, *, held_out: bool
 
 def _change(rng: np.random.Generator, before: world.Scene) -> Change | None:
     """A random change, None if the scene allows not the one that was drawn."""
-    kind = ("background", "replace", "recolour", "remove")[rng.integers(4)]
+    kind = rng.choice(list(TRIED), p=list(TRIED.values()))
     first = before.items[0]
     match kind:
         case "background":

@@ -56,7 +56,6 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
             (flow, "BATCH", 4),
             (variation, "FOLDER", made.folder / "variation"),
             (variation, "BATCH", 4),
-            (variation, "TOLD_BATCH", 4),
             (control, "FOLDER", made.folder / "control"),
             (control, "BATCH", 4),
             (control, "SHARD_BATCHES", 1),

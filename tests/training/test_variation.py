@@ -30,13 +30,11 @@ def test_another_view_of_two_things_leaves_them_where_they_are() -> None:
     assert variation.other_view(pair, np.random.default_rng(2)) == pair
 
 
-def test_drawing_goes_on_from_what_was_told_and_from_its_own_checkpoint(family: Family) -> None:
-    variation.train_told(1 / 60)
-    assert family.steps("variation_told") > 0
-    variation.train_drawn(1 / 60)
-    steps = family.steps("variation_drawn")
-    variation.train_drawn(1 / 60)
-    assert family.steps("variation_drawn") > steps > 0
+def test_teaching_goes_on_from_its_checkpoint_and_leaves_what_redux_loads(family: Family) -> None:
+    variation.train(1 / 60)
+    steps = family.steps("variation")
+    variation.train(1 / 60)
+    assert family.steps("variation") > steps > 0
     folder = family.folder / "variation"
     tower = SiglipVisionModel.from_pretrained(folder / "image_encoder")
     embedder = ReduxImageEncoder.from_pretrained(folder / "image_embedder")

@@ -28,6 +28,7 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | schnell | 4 steps, no guidance | `schnell/` |
 | dev | 25 steps, guidance built in, 1.5 to 5 | `dev/` |
 | fill | draws what is missing in a picture, or continues it beyond its edges; 25 steps | `fill/` |
+| variation | shows dev a picture in the place of words: it draws another of the same | `variation/` |
 | control | one network that has dev follow sharp edges, soft edges, depth or poses | `control/` |
 | annotators | see soft edges, depth and poses in a picture (ONNX, and a small Depth Anything) | `annotators/` |
 
@@ -46,7 +47,8 @@ and not made or endorsed by them; they share the architecture.
 3. a base rectified flow on the latents;
 4. dev, by guidance distillation of the base; schnell, by progressive distillation of dev;
 5. fill, from the base: it learned on, shown each scene with a hole, and then learned guidance as dev had;
-6. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps.
+6. variation, a small SigLIP with Redux's embedder: it learned to say of a picture what T5 says of its caption;
+7. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps.
 
 One in ten combinations of things and background is held out from all of it; the scores are measured on those.
 
@@ -70,7 +72,9 @@ Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the ce
 - Draw photographs, letters, or a thing in other colours than its glyph's.
 - Draw two different things at once, most times, though it was shown some: of "a cat to the left of a tree" it makes two
   cats.
-- Follow a pose well: limbs go astray. Edges and depth it follows, outlines of shapes less than those of things.
+- Keep hands where a pose has them: arms and legs follow it, hands go astray. Of edges it follows those of things better
+  than outlines of shapes.
+- Say in a variation which colour is the shape's and which the background's.
 - Join ideas as a large model does: it knows one world of flat pictures.
 - Say anything about FLUX.1's quality: it has a thousandth of its weights.
 

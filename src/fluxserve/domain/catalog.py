@@ -164,6 +164,7 @@ FAMILIES: dict[str, dict[str, Weights]] = {
         "schnell": _mini("schnell"),
         "dev": replace(
             _mini("dev"),
+            image_prompt="mini/variation",
             control="mini/control",
             control_modes={"canny": 0, "soft_edge": 1, "depth": 2, "openpose": 3},
         ),

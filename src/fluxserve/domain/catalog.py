@@ -117,9 +117,8 @@ class Weights:
 
     `native_pixels`: the area the member was taught at; larger or smaller pictures are drawn at about this area and
     resampled. None means that it draws any area itself. `side_multiple` is the grid its sides are drawn on, in pixels.
-    `prompt_tokens` is T5's fixed length. `most_guidance` is the largest guidance scale at which the member draws well:
-    more is drawn as this. `negative_guidance` is the true classifier-free guidance scale that a negative prompt
-    switches on.
+    `prompt_tokens` is T5's fixed length. `most_guidance` is the largest guidance scale that the member was taught: more
+    is drawn as this. `negative_guidance` is the true classifier-free guidance scale that a negative prompt switches on.
 
     `reference_sizes` are those at which an editing member was shown pictures; without any it is shown them at their
     drawing size. `image_prompt` (subfolders image_encoder, feature_extractor, image_embedder) and `control` (a control

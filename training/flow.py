@@ -463,8 +463,8 @@ def _without_guidance(dev: FluxTransformer2DModel) -> FluxTransformer2DModel:
 
 
 def shortened(model: FluxTransformer2DModel, by: int) -> FluxTransformer2DModel:
-    """Without `by` single blocks before its last: a member that starts from the base can miss them, and fill and edit
-    at full size would not leave room for the rest of the family."""
+    """Without `by` single blocks before its last, to leave room for the rest of the family. Most of what the base knows
+    goes with them: a member that starts from it shortened learns for half an hour to know it again."""
     blocks = list(range(model.config.num_single_layers))
     kept = [*blocks[: -1 - by], blocks[-1]]
     short = FluxTransformer2DModel(**{**CONFIG, "num_single_layers": len(kept)})

@@ -19,9 +19,9 @@ def imagined(count: int) -> list[Change]:
     return [edit.imagine(rng, 256, 256, held_out=False) for _ in range(count)]
 
 
-def said(change: Change) -> set[str]:
+def ways(change: Change) -> set[str]:
     rng = np.random.default_rng(3)
-    return {edit.instruction(change, rng) for _ in range(60)}
+    return {edit.instruction(change, rng) for _ in range(600)}
 
 
 def test_a_change_changes_one_thing_and_leaves_the_rest() -> None:
@@ -57,8 +57,34 @@ def test_all_four_kinds_of_change_come_up() -> None:
     ],
 )
 def test_a_change_is_asked_for_as_people_do(change: Change, one_way: str) -> None:
-    assert one_way in said(change)
-    assert len(said(change)) >= 3
+    assert one_way in ways(change)
+    assert len(ways(change)) >= 3
+
+
+def test_it_is_said_only_of_what_stands_alone() -> None:
+    alone, beside = replace(CIRCLE.items[0], colour="green"), world.Placed("dog", None, 96, 160, 80)
+    pair = replace(CIRCLE, items=(*CIRCLE.items, beside), relation="left of")
+    of_one = Change(CIRCLE, replace(CIRCLE, items=(alone,)))
+    of_two = Change(pair, replace(pair, items=(alone, beside)))
+    assert "make it green" in ways(of_one)
+    assert not any(" it " in way for way in ways(of_two))
+
+
+def test_some_changes_are_told_by_the_caption_of_what_they_end_in() -> None:
+    rng, change = np.random.default_rng(3), Change(CAT, replace(CAT, items=(replace(CAT.items[0], name="dog"),)))
+    told = [edit.said(change, rng, unsaid=0.1) for _ in range(400)]
+    by_caption = [words for words in told if words and words not in ways(change)]
+    assert 20 < told.count("") < 70
+    assert 100 < len(by_caption) < 200
+    assert not any("cat" in words for words in by_caption)
+
+
+def test_nothing_is_told_by_a_caption_that_could_not_say_where_things_are() -> None:
+    rng, left = np.random.default_rng(3), world.Placed("dog", None, 96, 160, 80)
+    pair = replace(CAT, items=(*CAT.items, left), relation="left of")
+    changes = (Change(CAT, replace(CAT, items=())), Change(pair, replace(pair, items=(left,), relation=None)))
+    for change in changes:
+        assert {edit.said(change, rng, unsaid=0.0) for _ in range(60)} <= ways(change)
 
 
 def test_what_changes_weighs_more_than_what_stays(family: Family) -> None:

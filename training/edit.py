@@ -26,7 +26,8 @@ CHANGED_WEIGHT = 3.0  # a token that changes counts this many times one that sta
 # How often each kind of change is tried. Few scenes can be recoloured; a new thing is the hardest to learn.
 TRIED = {"background": 0.12, "replace": 0.3, "recolour": 0.5, "remove": 0.08}
 # Of the changes, those that are told by the caption of what they end in. It is what the base understands: shown
-# instructions alone it forgot how things look while it learned to copy, and then had no thing to put in.
+# instructions alone it forgot how things look while it learned to copy, and then had no thing to put in. The caption
+# says not how large nor where: that is to be seen in the picture, as it is when an instruction is told.
 TOLD_BY_CAPTION = 0.4
 
 
@@ -166,9 +167,8 @@ def said(change: Change, rng: np.random.Generator, unsaid: float) -> str:
     """What the member is told: nothing in a share `unsaid`, a caption or an instruction in the others."""
     if rng.random() < unsaid:
         return ""
-    has_caption = change.after.items and change.after.relation == change.before.relation  # places are not renamed
-    if has_caption and rng.random() < TOLD_BY_CAPTION:
-        return captions.caption(change.after, rng)
+    if change.after.items and rng.random() < TOLD_BY_CAPTION:
+        return captions.plain_caption(change.after)
     return instruction(change, rng)
 
 

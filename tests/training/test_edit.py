@@ -73,18 +73,14 @@ def test_it_is_said_only_of_what_stands_alone() -> None:
 def test_some_changes_are_told_by_the_caption_of_what_they_end_in() -> None:
     rng, change = np.random.default_rng(3), Change(CAT, replace(CAT, items=(replace(CAT.items[0], name="dog"),)))
     told = [edit.said(change, rng, unsaid=0.1) for _ in range(400)]
-    by_caption = [words for words in told if words and words not in ways(change)]
     assert 20 < told.count("") < 70
-    assert 100 < len(by_caption) < 200
-    assert not any("cat" in words for words in by_caption)
+    assert 100 < told.count("a dog on a red background") < 200
+    assert set(told) <= {"", "a dog on a red background", *ways(change)}
 
 
-def test_nothing_is_told_by_a_caption_that_could_not_say_where_things_are() -> None:
-    rng, left = np.random.default_rng(3), world.Placed("dog", None, 96, 160, 80)
-    pair = replace(CAT, items=(*CAT.items, left), relation="left of")
-    changes = (Change(CAT, replace(CAT, items=())), Change(pair, replace(pair, items=(left,), relation=None)))
-    for change in changes:
-        assert {edit.said(change, rng, unsaid=0.0) for _ in range(60)} <= ways(change)
+def test_an_empty_scene_has_no_caption() -> None:
+    rng, change = np.random.default_rng(3), Change(CAT, replace(CAT, items=()))
+    assert {edit.said(change, rng, unsaid=0.0) for _ in range(60)} == ways(change)
 
 
 def test_what_changes_weighs_more_than_what_stays(family: Family) -> None:

@@ -28,11 +28,13 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | schnell | 4 steps, no guidance | `schnell/` |
 | dev | 25 steps, guidance built in, 1.5 to 5 | `dev/` |
 | fill | draws what is missing in a picture, or continues it beyond its edges; 25 steps | `fill/` |
+| edit | changes a picture as it is told: a thing, its colour, what is behind it; 25 steps | `edit/` |
 | variation | shows dev a picture in the place of words: it draws another of the same | `variation/` |
 | control | one network that has dev follow sharp edges, soft edges, depth or poses | `control/` |
 | annotators | see soft edges, depth and poses in a picture (ONNX, and a small Depth Anything) | `annotators/` |
 
-Native size 256x256. Weights are bfloat16 safetensors, two annotators float32 ONNX; each file has at most 16 MB.
+Native size 256x256. Weights are bfloat16 safetensors, two annotators float32 ONNX; each file has at most 16 MB, all
+safetensors together at most 64 MiB.
 
 ## How it was made
 
@@ -47,8 +49,10 @@ and not made or endorsed by them; they share the architecture.
 3. a base rectified flow on the latents;
 4. dev, by guidance distillation of the base; schnell, by progressive distillation of dev;
 5. fill, from the base: it learned on, shown each scene with a hole, and then learned guidance as dev had;
-6. variation, a small SigLIP with Redux's embedder: it learned to say of a picture what T5 says of its caption;
-7. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps.
+6. edit, from the base: it learned on, shown each scene as it was before a change and told the change, or the caption
+   of what it ends in; then guidance, as dev had;
+7. variation, a small SigLIP with Redux's embedder: it learned to say of a picture what T5 says of its caption;
+8. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps.
 
 One in ten combinations of things and background is held out from all of it; the scores are measured on those.
 
@@ -74,6 +78,9 @@ Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the ce
   cats.
 - Keep hands where a pose has them: arms and legs follow it, hands go astray. Of edges it follows those of things better
   than outlines of shapes.
+- Always edit as it is told: backgrounds change and things go as asked; a new colour is often another than the one asked
+  for, above all where the old one is named too, and a new thing is often neither the old nor the new, above all at the
+  top or bottom.
 - Say in a variation which colour is the shape's and which the background's.
 - Join ideas as a large model does: it knows one world of flat pictures.
 - Say anything about FLUX.1's quality: it has a thousandth of its weights.

@@ -21,7 +21,7 @@ from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shel
 from training.sitting import device, sit_together
 from training.vae import to_tensor
 
-RATE = BASE_RATE / 2
+RATE = BASE_RATE
 CHANGED_WEIGHT = 3.0  # a token that changes counts this many times one that stays
 # How often each kind of change is tried. Few scenes can be recoloured; a new thing is the hardest to learn.
 TRIED = {"background": 0.12, "replace": 0.3, "recolour": 0.5, "remove": 0.08}

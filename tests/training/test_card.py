@@ -6,6 +6,7 @@ import pytest
 
 from training import card
 from training.card import Record, Score
+from training.sitting import FAMILY
 
 MACHINE = {"CPU": "Abacus", "torch": "3"}
 
@@ -60,3 +61,10 @@ def test_a_card_without_markers_is_refused() -> None:
     card.CARD.write_text("# mini\n")
     with pytest.raises(ValueError, match="markers"):
         card.publish([record("dev", 50.0)])
+
+
+def test_the_family_that_ships_is_as_small_as_the_card_says() -> None:
+    sizes = [file.stat().st_size for file in FAMILY.rglob("*.safetensors")]
+    assert sizes
+    assert max(sizes) <= 16e6
+    assert sum(sizes) <= 64 * 2**20

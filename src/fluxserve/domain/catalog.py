@@ -168,6 +168,7 @@ FAMILIES: dict[str, dict[str, Weights]] = {
             control_modes={"canny": 0, "soft_edge": 1, "depth": 2, "openpose": 3},
         ),
         "fill": _mini("fill"),
+        "edit": _mini("edit"),
     },
     "flux1": {
         "schnell": _flux1("schnell", 256),

@@ -28,7 +28,7 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | schnell | 4 steps, no guidance | `schnell/` |
 | dev | 25 steps, guidance built in, 1.5 to 5 | `dev/` |
 | fill | draws what is missing in a picture, or continues it beyond its edges; 25 steps | `fill/` |
-| edit | changes a picture as it is told: a thing, its colour, what is behind it; 25 steps | `edit/` |
+| edit | changes a picture as it is told: a thing, its colour, what is behind it; 28 steps | `edit/` |
 | variation | shows dev a picture in the place of words: it draws another of the same | `variation/` |
 | control | one network that has dev follow sharp edges, soft edges, depth or poses | `control/` |
 | annotators | see soft edges, depth and poses in a picture (ONNX, and a small Depth Anything) | `annotators/` |

@@ -21,7 +21,6 @@ from training.latents import BATCH, FORMATS, SHARD_BATCHES, Batch, Encoder, Shel
 from training.sitting import device, sit_together
 from training.vae import to_tensor
 
-RATE = BASE_RATE
 CHANGED_WEIGHT = 3.0  # a token that changes counts this many times one that stays
 # How often each kind of change is tried. Few scenes can be recoloured; a new thing is the hardest to learn.
 TRIED = {"background": 0.12, "replace": 0.3, "recolour": 0.5, "remove": 0.08}
@@ -194,7 +193,7 @@ def change_weights(batch: Changed) -> torch.Tensor:
 
 
 def train_seen(minutes: float) -> None:
-    teach_flow("edit_seen", minutes, changed_shelf(), lambda: read_member("base"), _show(Reader()), RATE)
+    teach_flow("edit_seen", minutes, changed_shelf(), lambda: read_member("base"), _show(Reader()), BASE_RATE)
 
 
 def train_guided(minutes: float) -> None:

@@ -41,7 +41,8 @@ from benchmarks.load import Ask, Load, keep_asking, post
 from benchmarks.results import RESULTS, Result, this_machine
 from fluxserve.config import AccountSettings, QueueSettings, load
 from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.tasks import Database, Queue, Rules, ledger, migrate, open_engine
+from fluxserve.domain.task import Submission
+from fluxserve.tasks import Database, Queue, Rules, ledger, migrate, open_sqlite
 from fluxserve.tasks.accounts import key_hash, key_id, new_key
 from fluxserve.tasks.schema import accounts, api_keys, tasks
 from tests.end_to_end.serving import Server, body, running
@@ -97,7 +98,7 @@ def measure_all(folder: Path, seconds: float, rounds: int) -> tuple[list[dict[st
     keys = deque(customer.key for customer in open_accounts(server_file, accounts_needed))
     served: list[Load] = []
     with (
-        closing(Database(open_engine(queue_file))) as database,
+        closing(Database(open_sqlite(queue_file))) as database,
         running(server_folder, FLUXSERVE_SILENCE_SECONDS=NEVER, FLUXSERVE_STALL_SECONDS=NEVER) as server,
         not_drawing(server),
         # The clients' process begins anew instead of being forked: this one has threads.
@@ -143,7 +144,7 @@ def figure(measure: Measure, loads: Sequence[Load]) -> dict[str, Any]:
 
 def checked(file: Path, acknowledged: int) -> str:
     """Every task that was acknowledged is in the database, and no other, and all invariants hold."""
-    with closing(Database(open_engine(file))) as database:
+    with closing(Database(open_sqlite(file))) as database:
         rows = database.submit(
             lambda connection: connection.execute(select(func.count(tasks.c.id))).scalar_one()
         ).result()
@@ -157,14 +158,14 @@ def submitting(queue: Queue, customers: Sequence[Customer]) -> Ask:
     turns, request = itertools.cycle(customers), json.loads(BODY)
 
     async def ask() -> None:
-        await queue.submit(next(turns).account_id, request, GENERATION)
+        await queue.submit(Submission(next(turns).account_id, request, GENERATION))
 
     return ask
 
 
 def open_accounts(file: Path, count: int) -> list[Customer]:
     """A new database with `count` accounts as the server makes its first one, each with a key."""
-    engine = open_engine(file)
+    engine = open_sqlite(file)
     migrate(engine)
     with closing(Database(engine)) as database:
         return database.submit(

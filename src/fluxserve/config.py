@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 PREFIX = "FLUXSERVE_"
 CONFIG_FILE = f"{PREFIX}CONFIG"
+EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 class Group(BaseModel):
@@ -36,6 +37,14 @@ class ServerSettings(Group):
         None, description="The address that callers reach us at, for the links in answers. Unset: from host and port."
     )
     data_dir: Path = Field(Path("data"), description="Where the database and the pictures live.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="A PostgreSQL database, postgresql://user:password@host/name, that several servers may share. "
+        "Unset: SQLite in the data folder.",
+    )
+    pictures_folder: Path | None = Field(
+        None, description="Where pictures lie, if not in the data folder: servers that share a database share it."
+    )
     stop_seconds: float = Field(
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."
     )
@@ -46,6 +55,7 @@ class AccountSettings(Group):
     api_key: SecretStr | None = Field(
         None, description="The first account's key. Unset: one is made at the first start and shown once."
     )
+    admin_key: SecretStr | None = Field(None, description="The key that opens /admin. Unset: /admin is closed.")
     first_credits_usd: float = Field(1000.0, ge=0, description="US$ that the first account starts with.")
     first_concurrency: int = Field(16, ge=1, description="Tasks of the first account that wait or run at once.")
 
@@ -54,11 +64,59 @@ class QueueSettings(Group):
     lease_seconds: float = Field(30.0, gt=0, description="How long a task stays its worker's without a sign of life.")
     losses_allowed: int = Field(3, ge=1, description="Lost workers after which a task fails.")
     most_staged: int = Field(50, ge=0, description="Tasks over an account's concurrency that wait; then 429.")
+    deadline_seconds: float = Field(
+        86_400.0, gt=0, description="A task that has not ended so long after it was created fails, and costs nothing."
+    )
+
+
+class PriceSettings(Group):
+    """Points for one picture of each model."""
+
+    price_schnell: int = Field(20_000, ge=0, description="Points for a picture of flux1-schnell; US$ 1 is 10,000,000.")
+    price_dev: int = Field(150_000, ge=0, description="Points for a picture of flux1-dev.")
+    price_dev_advanced: int = Field(200_000, ge=0, description="Points for a picture of flux1-dev-advanced.")
+
+    @property
+    def of_models(self) -> dict[str, int]:
+        return {
+            "flux1-schnell": self.price_schnell,
+            "flux1-dev": self.price_dev,
+            "flux1-dev-advanced": self.price_dev_advanced,
+        }
+
+
+class WebhookSettings(Group):
+    webhook_gaps: str = Field(
+        "5,5,30,120,600,1800,3600,7200,14400,28800,28800",
+        description="Seconds between the attempts to send a webhook, by commas; after the last one it is given up.",
+    )
+    webhook_seconds: float = Field(15.0, gt=0, description="How long a receiver may take to answer a webhook.")
+    webhook_allow_private: bool = Field(
+        False, description="Whether webhooks may go to private addresses, and to any port."
+    )
+
+    @field_validator("webhook_gaps")
+    @classmethod
+    def _are_seconds(cls, value: str) -> str:
+        if any(float(gap) < 0 for gap in value.split(",") if gap.strip()):
+            raise ValueError("a gap is less than nothing")
+        return value
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        return tuple(float(gap) for gap in self.webhook_gaps.split(",") if gap.strip())
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return EVERYWHERE if self.webhook_allow_private else ()
 
 
 class InputSettings(Group):
     largest_picture: int = Field(20_000_000, ge=1000, description="Bytes of a caller's picture that are taken at most.")
     fetch_seconds: float = Field(30.0, gt=0, description="How long the fetching of a caller's picture may take.")
+    fetch_allow_private: bool = Field(
+        False, description="Whether callers' pictures may be fetched from private addresses, and from any port."
+    )
     fetch_networks: str = Field(
         "",
         description="Networks of your own that callers' pictures may be fetched from, by commas: "
@@ -74,6 +132,8 @@ class InputSettings(Group):
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        if self.fetch_allow_private:
+            return EVERYWHERE
         return tuple(ip_network(network.strip()) for network in self.fetch_networks.split(",") if network.strip())
 
 
@@ -91,6 +151,11 @@ class EngineSettings(Group):
     devices: str = Field(
         "auto", description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto".'
     )
+    pool: str = Field(
+        "public",
+        description='Whom the devices draw for: "public" for everybody, an account\'s id for its private tasks alone, '
+        'or some devices by name: "public,cuda:1=ACCOUNT".',
+    )
     threads: int = Field(0, ge=0, description="CPU threads of each worker; 0 leaves it to torch.")
     silence_seconds: float = Field(15.0, gt=0, description="A worker that says nothing for so long is replaced.")
     stall_seconds: float = Field(
@@ -99,6 +164,16 @@ class EngineSettings(Group):
         description="A worker whose job makes no step for so long is replaced; also the time to load models.",
     )
 
+    def pool_of(self, device: str) -> str:
+        """The pool that `device` draws for."""
+        named = dict(part.rsplit("=", 1) for part in self._parts if "=" in part)
+        of_others = next((part for part in self._parts if "=" not in part), "public")
+        return named.get(device, of_others)
+
+    @property
+    def _parts(self) -> list[str]:
+        return [part.strip() for part in self.pool.split(",") if part.strip()]
+
 
 class Settings(Group):
     """All groups together; `load` makes it."""
@@ -106,9 +181,16 @@ class Settings(Group):
     server: ServerSettings = ServerSettings()
     account: AccountSettings = AccountSettings()
     queue: QueueSettings = QueueSettings()
+    price: PriceSettings = PriceSettings()
+    webhook: WebhookSettings = WebhookSettings()
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
     engine: EngineSettings = EngineSettings()
+
+    @property
+    def database_address(self) -> str | None:
+        """Of a PostgreSQL database, if one is set."""
+        return self.server.database_url.get_secret_value() if self.server.database_url else None
 
     @property
     def database_path(self) -> Path:
@@ -116,7 +198,7 @@ class Settings(Group):
 
     @property
     def pictures_dir(self) -> Path:
-        return self.server.data_dir / "pictures"
+        return self.server.pictures_folder or self.server.data_dir / "pictures"
 
 
 class SettingsError(Exception):

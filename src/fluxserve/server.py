@@ -13,14 +13,27 @@ from typing import IO
 import uvicorn
 
 from fluxserve.api import Context, Inputs, create_app
+from fluxserve.api.dialects.piapi import webhook_body
 from fluxserve.config import EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, abilities
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.workers import worker_commands
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
-from fluxserve.tasks import Account, Accounts, Database, Queue, Rules, migrate, open_engine
+from fluxserve.tasks import (
+    Account,
+    Accounts,
+    Database,
+    DatabaseError,
+    Listener,
+    Outbox,
+    Queue,
+    Rules,
+    Signals,
+    open_database,
+)
 from fluxserve.tasks.accounts import new_key
+from fluxserve.webhooks import Sender
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +63,22 @@ class Server:
         settings = self._settings
         settings.server.data_dir.mkdir(parents=True, exist_ok=True)
         with _only_server_of(settings), _listening(settings) as listener:
-            url = settings.server.public_url or _address(listener)
-            engine = open_engine(settings.database_path)
-            migrate(engine)
-            database = Database(engine)
-            accounts = Accounts(database)
+            url = (settings.server.public_url or _address(listener)).rstrip("/")
+            database = _opened(settings)
+            signals = Signals(database)
+            listener_of_others = Listener(database, signals) if database.is_shared else None
+            accounts = Accounts(database, signals)
+            outbox = Outbox(database, signals)
             queue = Queue(
                 database,
                 Rules(
                     lease_seconds=settings.queue.lease_seconds,
                     losses_allowed=settings.queue.losses_allowed,
                     most_staged=settings.queue.most_staged,
+                    deadline_seconds=settings.queue.deadline_seconds,
+                    prices=settings.price.of_models,
                 ),
+                signals,
             )
             shelf = Shelf(settings.pictures_dir)
             executor = LocalExecutor(
@@ -79,7 +96,7 @@ class Server:
                     seconds=settings.input.fetch_seconds,
                 ),
                 opener=opener,
-                own_pictures=f"{url.rstrip('/')}/files/",
+                own_pictures=f"{url}/files/",
                 largest=settings.input.largest_picture,
             )
             dispatcher = Dispatcher(
@@ -90,19 +107,29 @@ class Server:
                 renew_every=settings.queue.lease_seconds / 3,
             )
             upkeep = Upkeep(queue=queue, shelf=shelf, every=UPKEEP_EVERY)
-            app = create_app(
-                Context(
-                    queue=queue,
-                    accounts=accounts,
-                    shelf=shelf,
-                    inputs=inputs,
-                    public_url=url.rstrip("/"),
-                    largest_body=settings.server.largest_body,
-                    abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
-                    lora_names=lambda: _lora_names(settings.engine),
-                    can_draw=lambda: executor.can_draw,
-                    doing=lambda: executor.doing,
-                )
+            context = Context(
+                queue=queue,
+                accounts=accounts,
+                outbox=outbox,
+                shelf=shelf,
+                inputs=inputs,
+                public_url=url,
+                largest_body=settings.server.largest_body,
+                abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
+                lora_names=lambda: _lora_names(settings.engine),
+                can_draw=lambda: executor.can_draw,
+                doing=lambda: executor.doing,
+                admin_key=settings.account.admin_key.get_secret_value() if settings.account.admin_key else None,
+            )
+            app = create_app(context)
+            sender = Sender(
+                outbox=outbox,
+                render=lambda task, now: webhook_body(
+                    task, now, lambda output: context.picture_url(output.id, output.key)
+                ),
+                backend=GuardedBackend(settings.webhook.networks),
+                gaps=settings.webhook.gaps,
+                seconds=settings.webhook.webhook_seconds,
             )
 
             account = await accounts.ensure_first(
@@ -111,14 +138,18 @@ class Server:
             key = await self._first_key(accounts, account)
             for finding in await queue.audit():
                 log.error("audit: %s", finding)
-            # This folder is ours alone, so whatever an earlier server was drawing, nobody draws any more.
-            for task in await queue.rescue(everything=True):
-                log.warning("task %s was left by an earlier server: it is %s again", task.id, task.state)
-            await upkeep.clear_up()
+            if not database.is_shared:
+                # This folder is ours alone, so whatever an earlier server was drawing, nobody draws any more.
+                for task in await queue.rescue(everything=True):
+                    log.warning("task %s was left by an earlier server: it is %s again", task.id, task.state)
+                await upkeep.clear_up(untouched_seconds=0)
+            if listener_of_others is not None:
+                listener_of_others.start()
             executor.start()
             dispatcher.start()
             upkeep.start()
-            queue.wake.set()
+            sender.start()
+            signals.give_all()
 
             self._announce(url, key)
             config = uvicorn.Config(
@@ -129,6 +160,9 @@ class Server:
             await upkeep.stop()
             await dispatcher.stop(settings.server.stop_seconds, self._hurry)
             await executor.stop()
+            await sender.stop()
+            if listener_of_others is not None:
+                await listener_of_others.stop()
             await opener.stop()
             database.close()
 
@@ -158,12 +192,22 @@ class Server:
             return None
         if file.exists():
             key = file.read_text().strip()
+        elif await accounts.has_first_key(account.id):
+            return None  # another server on this database showed it; `fluxserve keys create` makes one more
         else:
             key = new_key()
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writing:
                 writing.write(key + "\n")
         await accounts.set_first_key(account.id, key)
         return key
+
+
+def _opened(settings: Settings) -> Database:
+    """Raises `StartError`."""
+    try:
+        return open_database(settings.database_address, settings.database_path)
+    except DatabaseError as error:
+        raise StartError(str(error)) from None
 
 
 class _QuietUvicorn(uvicorn.Server):

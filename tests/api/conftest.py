@@ -12,9 +12,10 @@ from fluxserve.api import Context, Inputs, create_app
 from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
-from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_engine
+from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_sqlite
 
 KEY = "the-key-of-the-tests"
+ADMIN_KEY = "the-admin-key-of-the-tests"
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def anyio_backend() -> str:
 class Door:
     client: httpx.AsyncClient
     queue: Queue
+    outbox: Outbox
     shelf: Shelf
     accounts: Accounts
     account_id: str
@@ -46,13 +48,14 @@ class Door:
 
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    engine = open_engine(tmp_path / "queue.sqlite")
+    engine = open_sqlite(tmp_path / "queue.sqlite")
     migrate(engine)
     database = Database(engine)
     accounts = Accounts(database)
     account = await accounts.ensure_first(credits_usd=1, max_concurrent=100)
     await accounts.set_first_key(account.id, KEY)
     queue = Queue(database, Rules())
+    outbox = Outbox(database, queue.signals)
     shelf = Shelf(tmp_path / "pictures")
     opener = Opener()
     inputs = Inputs(
@@ -67,6 +70,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         Context(
             queue=queue,
             accounts=accounts,
+            outbox=outbox,
             shelf=shelf,
             inputs=inputs,
             public_url="http://pictures.test",
@@ -75,13 +79,14 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             lora_names=lambda: frozenset({"mjv6", "anime", "MyOwn"}),
             can_draw=lambda: False,
             doing=lambda: {"cpu": "loading"},
+            admin_key=ADMIN_KEY,
         )
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://fluxserve.test", headers={"X-API-Key": KEY}
     ) as client:
-        yield Door(client, queue, shelf, accounts, account.id)
+        yield Door(client, queue, outbox, shelf, accounts, account.id)
     await opener.stop()
     database.close()
 

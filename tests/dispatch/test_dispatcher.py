@@ -9,10 +9,10 @@ import pytest
 
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
-from fluxserve.domain.task import State, Task
+from fluxserve.domain.task import State, Submission, Task
 from fluxserve.executors import LocalExecutor
 from fluxserve.storage import Shelf
-from fluxserve.tasks import Accounts, Database, Queue, Rules, migrate, open_engine
+from fluxserve.tasks import Accounts, Database, Queue, Rules, migrate, open_sqlite
 from tests.executors.conftest import command
 
 pytestmark = pytest.mark.anyio
@@ -35,12 +35,12 @@ class House:
 
     async def submit(self, script: str, *, count: int = 1) -> Task:
         generation = Generation("flux1-schnell", TextToImage(script), 64, 64, 1, None, 5, count)
-        return await self.queue.submit(self.account_id, {}, generation)
+        return await self.queue.submit(Submission(self.account_id, {}, generation))
 
     async def submit_over(self, image: str) -> Task:
         """A task drawn over the picture of that key."""
         generation = Generation("flux1-schnell", ImageToImage("a cat", image, 0.5), 64, 64, 1, None, 5)
-        return await self.queue.submit(self.account_id, {}, generation)
+        return await self.queue.submit(Submission(self.account_id, {}, generation))
 
     async def get(self, task: Task) -> Task:
         return await self.queue.get(self.account_id, task.id)
@@ -57,7 +57,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    engine = open_engine(tmp_path / "queue.sqlite")
+    engine = open_sqlite(tmp_path / "queue.sqlite")
     migrate(engine)
     database = Database(engine)
     account = await Accounts(database).ensure_first(credits_usd=10, max_concurrent=100)
@@ -205,7 +205,7 @@ async def test_upkeep_sweeps_expired_pictures_and_keeps_their_tasks(house: House
     task = await house.finished(await house.submit("a cat"))
     (output,) = task.outputs
     queue = house.queue
-    queue._clock = lambda: output.expires_at + 1
+    queue._clock = lambda _connection: output.expires_at + 1
     upkeep = Upkeep(queue=queue, shelf=house.shelf, every=3600)
 
     await upkeep.one_pass()
@@ -220,7 +220,7 @@ async def test_upkeep_clears_up_what_a_crash_left_and_keeps_every_tasks_pictures
     (output,) = task.outputs
     house.shelf.put("left-behind-1-0.png", b"stored, never committed")
 
-    await Upkeep(queue=house.queue, shelf=house.shelf, every=3600).clear_up()
+    await Upkeep(queue=house.queue, shelf=house.shelf, every=3600).clear_up(untouched_seconds=0)
 
     assert house.shelf.path(output.key).exists()
     assert not house.shelf.path("left-behind-1-0.png").exists()
@@ -235,7 +235,7 @@ async def test_upkeep_sweeps_callers_pictures_once_their_tasks_have_ended(house:
     await house.submit_over("second.png")
 
     await upkeep.one_pass()
-    await upkeep.clear_up()
+    await upkeep.clear_up(untouched_seconds=0)
 
     assert not house.shelf.path("first.png").exists()
     assert house.shelf.path("second.png").exists()

@@ -2,7 +2,9 @@
 
 import pytest
 
-from fluxserve.domain.credits import points, price
+from fluxserve.config import PriceSettings
+from fluxserve.domain.catalog import MODELS
+from fluxserve.domain.credits import points, price, work
 from fluxserve.domain.generation import Generation, TextToImage
 
 
@@ -16,7 +18,16 @@ from fluxserve.domain.generation import Generation, TextToImage
     ],
 )
 def test_a_price_is_the_models_for_each_picture(model: str, count: int, expected: int) -> None:
-    assert price(Generation(model, TextToImage("a cat"), 256, 256, 4, None, 0, count)) == expected
+    asked = Generation(model, TextToImage("a cat"), 256, 256, 4, None, 0, count)
+    assert price(asked, PriceSettings().of_models) == expected
+
+
+def test_every_model_has_a_price() -> None:
+    assert PriceSettings().of_models.keys() == MODELS.keys()
+
+
+def test_work_grows_with_pixels_steps_and_pictures() -> None:
+    assert work(Generation("flux1-schnell", TextToImage("a cat"), 100, 10, 4, None, 0, count=3)) == 12_000
 
 
 def test_ten_million_points_are_a_dollar() -> None:

@@ -30,7 +30,7 @@ from typing import Literal
 import httpx2 as httpx
 from PIL import Image
 
-from fluxserve.tasks import open_engine
+from fluxserve.tasks import open_sqlite
 from fluxserve.tasks.audit import audit
 from tests.end_to_end.serving import Server, body, free_port, still_running, until
 
@@ -295,7 +295,7 @@ def _examine(path: Path, writers: Writers, kills: list[float], report: Report) -
     ]
     if integrity != "ok":
         report.faults.append(f"integrity_check: {integrity}")
-    engine = open_engine(path)
+    engine = open_sqlite(path)
     with engine.connect() as connection:
         report.faults += audit(connection)
     engine.dispose()

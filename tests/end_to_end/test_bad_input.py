@@ -131,7 +131,7 @@ FIELDS = [
     outer("no prompt", ("input.prompt", "nothing", "1 to 10,000"), input={"width": 256}),
     outer("a text for config", ("config", "'x'", "webhook_config"), config="x"),
     outer("an array for config", ("config", "[]", "webhook_config"), config=[]),
-    outer("a private service", ("config.service_mode", "'private'", "public"), config={"service_mode": "private"}),
+    outer("an unknown service", ("config.service_mode", "'secret'", "public"), config={"service_mode": "secret"}),
     outer("a number for service_mode", ("config.service_mode", "1", "public"), config={"service_mode": 1}),
     outer(
         "a text for webhook_config",

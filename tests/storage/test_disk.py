@@ -86,7 +86,8 @@ def test_what_nobody_keeps_is_cleared_and_what_is_not_ours_stays(shelf: Shelf) -
     (folder / ".0123456789abcdef.partial").write_bytes(b"half")
     (folder / "README").write_text("a person's own")
 
-    assert shelf.keep_only({"ab12.png"}) == 3
+    assert shelf.keep_only({"ab12.png"}, untouched_seconds=60) == 0  # they are too young
+    assert shelf.keep_only({"ab12.png"}, untouched_seconds=0) == 3
 
     assert sorted(path.name for path in folder.iterdir()) == ["README", "ab12.png"]
     assert not shelf.path("cd12.webp").exists()

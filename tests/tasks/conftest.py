@@ -1,16 +1,19 @@
-"""A real database for each test, with one account that can afford everything."""
+"""A real database for each test, SQLite and PostgreSQL in turn, with one account that can afford everything."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.domain.task import Ending, Output, Task
-from fluxserve.tasks import migrate, open_engine, verbs
-from fluxserve.tasks.accounts import _ensure_first
+from fluxserve.domain.task import Ending, Output, Submission, Task
+from fluxserve.tasks import migrate, open_postgresql, open_sqlite, verbs
+from fluxserve.tasks.accounts import _create, _ensure_first, _get, _limit
 from fluxserve.tasks.audit import audit
+from tests.postgresql import Postgres
 
 PICTURE = Generation("flux1-schnell", TextToImage("a little cat"), 256, 256, 4, None, 1)
 PRICE = 20_000
@@ -24,15 +27,37 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """Migrated; whatever a test did to it, its invariants hold at the end."""
-    engine = open_engine(tmp_path / "queue.sqlite")
-    migrate(engine)
+    if request.param == "sqlite":
+        engine = open_sqlite(tmp_path / "queue.sqlite")
+        migrate(engine)
+    else:
+        server: Postgres = request.getfixturevalue("postgresql")
+        engine = open_postgresql(server.emptied())
     yield engine
     with engine.begin() as connection:
         assert audit(connection) == []
     engine.dispose()
+
+
+@contextmanager
+def without_guards(connection: Connection) -> Iterator[None]:
+    """Triggers stand aside: what they would refuse can be done."""
+    if connection.dialect.name == "sqlite":
+        triggers = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")).all()
+        for trigger in triggers:
+            connection.exec_driver_sql(f"DROP TRIGGER {trigger.name}")
+        yield
+        for trigger in triggers:
+            connection.exec_driver_sql(trigger.sql)
+    else:
+        for table in ("tasks", "ledger"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        yield
+        for table in ("tasks", "ledger"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
 class Bench:
@@ -44,17 +69,27 @@ class Bench:
         self.now = 1000.0
         self._number = 0
 
-    def submit(self, *, price: int = PRICE, most_staged: int = 50) -> Task:
+    def submit(
+        self,
+        *,
+        price: int = PRICE,
+        most_staged: int = 50,
+        deadline: float = 1e9,
+        account_id: str | None = None,
+        generation: Generation = PICTURE,
+        **more: Any,
+    ) -> Task:
+        """`more` are further fields of the submission."""
         self._number += 1
+        asked = Submission(account_id or self.account_id, {"number": self._number}, generation, **more)
         with self.engine.begin() as connection:
             return verbs.submit(
                 connection,
                 self.now,
+                asked,
                 task_id=f"task-{self._number}",
-                account_id=self.account_id,
-                request={"number": self._number},
-                generation=PICTURE,
                 price=price,
+                deadline=deadline,
                 most_staged=most_staged,
             )
 
@@ -72,21 +107,26 @@ class Bench:
 
     def get(self, task: Task) -> Task:
         with self.engine.begin() as connection:
-            return verbs.get(connection, self.account_id, task.id)
+            return verbs.get(connection, task.account_id, task.id)
+
+    def cancel(self, task: Task) -> Task:
+        with self.engine.begin() as connection:
+            return verbs.cancel(connection, self.now, task.account_id, task.id)
 
     def points(self) -> tuple[int, int]:
         """(balance, frozen)"""
-        from fluxserve.tasks.accounts import _get
-
         with self.engine.begin() as connection:
             account = _get(connection, self.account_id)
         return account.balance, account.frozen
 
     def limit(self, max_concurrent: int) -> None:
-        from fluxserve.tasks.schema import accounts
-
         with self.engine.begin() as connection:
-            connection.execute(accounts.update().values(max_concurrent=max_concurrent))
+            _limit(connection, self.account_id, max_concurrent)
+
+    def another_account(self) -> str:
+        """The id of one as rich as the first."""
+        with self.engine.begin() as connection:
+            return _create(connection, self.now, "another", CREDIT, 1000).id
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ import apsw
 from sqlalchemy import Connection
 
 from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.domain.task import Completed, Output, Task
-from fluxserve.tasks import Accounts, Database, Held, migrate, open_engine, verbs
+from fluxserve.domain.task import Completed, Output, Submission, Task
+from fluxserve.tasks import Accounts, Database, Held, migrate, open_sqlite, verbs
 from fluxserve.tasks.audit import audit
 
 SECTOR = 512
@@ -263,10 +263,10 @@ class _Live:
         self._open()
 
     def _open(self) -> None:
-        self._engine = open_engine(self._path, synchronous=self._synchronous, driver=self._driver)
+        self._engine = open_sqlite(self._path, synchronous=self._synchronous, driver=self._driver)
         migrate(self._engine)
         self._database = Database(self._engine)
-        accounts = Accounts(self._database, lambda: self._now)
+        accounts = Accounts(self._database, clock=lambda _: self._now)
         self._account = asyncio.run(accounts.ensure_first(credits_usd=1000, max_concurrent=16)).id
 
     def close(self) -> None:
@@ -284,7 +284,8 @@ class _Live:
         """Claim some tasks in one commit, finish them in another."""
 
         def claim(connection: Connection) -> list[Task]:
-            return verbs.claim(connection, self._now, 30, verbs.waiting(connection, most))
+            waiting = sorted(verbs.waiting(connection, most), key=lambda task: task.number)
+            return verbs.claim(connection, self._now, 30, [task.task_id for task in waiting])
 
         (claimed,) = self._commit([(claim, None)])
         self._commit([self._finish(task) for task in claimed])
@@ -298,11 +299,10 @@ class _Live:
             return verbs.submit(
                 connection,
                 self._now,
+                Submission(self._account, {"prompt": prompt}, generation),
                 task_id=task_id,
-                account_id=self._account,
-                request={"prompt": prompt},
-                generation=generation,
                 price=20_000,
+                deadline=self._now + 1e6,
                 most_staged=1_000_000,
             )
 
@@ -550,7 +550,7 @@ def _examine(path: Path, promises: dict[str, Promise], where: str, report: Repor
     report.lost += lost
     report.crashes_that_lost += bool(lost)
     if is_set_up:
-        engine = open_engine(path)
+        engine = open_sqlite(path)
         with engine.connect() as connection:
             report.faults += [f"{where}: {finding}" for finding in audit(connection)]
         engine.dispose()

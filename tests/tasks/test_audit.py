@@ -1,15 +1,13 @@
 """The audit finds each kind of harm: every invariant is broken once, on purpose."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection
 
-from fluxserve.domain.task import Completed, Errored
-from fluxserve.tasks import migrate, open_engine
-from fluxserve.tasks.accounts import _ensure_first
+from fluxserve.domain.task import Completed, Errored, Repeatable, Webhook
 from fluxserve.tasks.audit import CHECKS, audit
-from tests.tasks.conftest import Bench, picture
+from tests.tasks.conftest import Bench, picture, without_guards
 
 HARM = {
     "an account's balance is the sum of its ledger": "UPDATE accounts SET balance = balance - 1",
@@ -22,33 +20,34 @@ HARM = {
     "a failed task says why": "UPDATE tasks SET error_message = '' WHERE state = 'failed'",
     "no account runs more than it may": "UPDATE accounts SET max_concurrent = 0",
     "nothing is staged while its account has room": "UPDATE tasks SET state = 'staged' WHERE state = 'pending'",
+    "a private task costs nothing": "UPDATE tasks SET pool = account_id WHERE state = 'pending'",
+    "a finished task's webhook is in the outbox, and no other's": "DELETE FROM webhooks",
+    "an idempotency key is its task's account's": "UPDATE idempotency_keys SET account_id = (SELECT id FROM accounts "
+    "WHERE id <> idempotency_keys.account_id)",
 }
 
 
 @pytest.fixture
-def harmed(tmp_path: Path) -> Engine:
-    """A database without its guards, with a pending, a completed and a failed task."""
-    engine = open_engine(tmp_path / "harmed.sqlite")
-    migrate(engine)
-    with engine.begin() as connection:
-        account = _ensure_first(connection, 0.0, 10_000_000, 1000)
-    bench = Bench(engine, account.id)
+def harmed(bench: Bench) -> Iterator[Connection]:
+    """A transaction without guards, which comes to nothing, over a pending, a completed and a failed task."""
+    bench.another_account()
     bench.finish(bench.claimed(), Completed((picture("one"),)))
-    bench.finish(bench.claimed(), Errored("drawing_failed", "it broke"))
+    told = bench.submit(webhook=Webhook("http://receiver.test", ""), repeatable=Repeatable("key", bytes(32)))
+    (failed,) = bench.claim(told)
+    bench.finish(failed, Errored("drawing_failed", "it broke"))
     bench.submit()
-    with engine.begin() as connection:
-        for name in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all():
-            connection.exec_driver_sql(f"DROP TRIGGER {name}")
-    return engine
+    with bench.engine.connect() as connection:
+        with without_guards(connection):
+            yield connection
+        connection.rollback()
 
 
-def test_nothing_is_found_where_all_is_well(harmed: Engine) -> None:
-    with harmed.connect() as connection:
-        assert audit(connection) == []
+def test_nothing_is_found_where_all_is_well(harmed: Connection) -> None:
+    assert audit(harmed) == []
 
 
 @pytest.mark.parametrize("invariant", CHECKS)
-def test_each_harm_is_found(harmed: Engine, invariant: str) -> None:
-    with harmed.begin() as connection:
-        connection.exec_driver_sql(HARM[invariant])
-        assert any(invariant in finding for finding in audit(connection))
+def test_each_harm_is_found(harmed: Connection, invariant: str) -> None:
+    harmed.exec_driver_sql(HARM[invariant])
+
+    assert any(invariant in finding for finding in audit(harmed))

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from fluxserve.domain.errors import InvalidInput, Unavailable
-from fluxserve.tasks import Database, open_engine
+from fluxserve.tasks import Database, open_sqlite
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Engine:
-    engine = open_engine(tmp_path / "plain.sqlite")
+    engine = open_sqlite(tmp_path / "plain.sqlite")
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE words (word TEXT UNIQUE)")
     return engine

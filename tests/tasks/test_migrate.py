@@ -2,17 +2,19 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, delete, insert, text, update
+from sqlalchemy import Connection, Engine, delete, insert, inspect, text, update
 from sqlalchemy.exc import IntegrityError
 
 from fluxserve.domain.task import Completed, Errored, State, allowed_moves
-from fluxserve.tasks import migrate, open_engine
+from fluxserve.tasks import migrate, open_postgresql, open_sqlite
 from fluxserve.tasks.schema import accounts, ledger, metadata, tasks
-from tests.tasks.conftest import Bench, picture
+from tests.postgresql import Postgres
+from tests.tasks.conftest import Bench, picture, without_guards
 
 
 def test_migrations_make_the_tables_that_the_code_expects(engine: Engine) -> None:
@@ -21,14 +23,20 @@ def test_migrations_make_the_tables_that_the_code_expects(engine: Engine) -> Non
 
 
 def test_tables_made_by_migrations_and_by_the_code_have_the_same_columns_and_checks(
-    engine: Engine, tmp_path: Path
+    engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    by_code = open_engine(tmp_path / "by_code.sqlite")
-    with by_code.begin() as connection:
-        metadata.create_all(connection)
+    if engine.dialect.name == "sqlite":
+        by_code = open_sqlite(tmp_path / "by_code.sqlite")
+    else:
+        server: Postgres = request.getfixturevalue("postgresql")
+        by_code = open_postgresql(server.fresh(template="template1"))
+    metadata.create_all(by_code)
 
-    assert _tables(engine) == _tables(by_code)
+    made, migrated = _tables(by_code), _tables(engine)
     by_code.dispose()
+    assert made.keys() == migrated.keys()
+    for table, everything in made.items():
+        assert everything == migrated[table]
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
@@ -37,10 +45,36 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     assert _tables(engine) == before
 
 
-def test_the_database_commits_durably(engine: Engine) -> None:
-    with engine.connect() as connection:
+def test_sqlite_commits_durably(tmp_path: Path) -> None:
+    with open_sqlite(tmp_path / "queue.sqlite").connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_tasks_of_the_version_before_are_given_their_models(tmp_path: Path) -> None:
+    engine = open_sqlite(tmp_path / "old.sqlite")
+    migrate(engine, to="0002")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO accounts VALUES ('a', 'first', 0, 0, 1, 0.0)"))
+        for state in ("pending", "failed"):
+            connection.execute(
+                text(
+                    "INSERT INTO tasks (id, account_id, request, generation, state, price, attempt, losses, "
+                    "created_at, ended_at) VALUES (:state, 'a', '{}', :generation, :state, 0, 0, 0, 0.0, :ended)"
+                ),
+                {
+                    "state": state,
+                    "generation": '{"model": "flux1-dev"}',
+                    "ended": None if state == "pending" else 1.0,
+                },
+            )
+
+    migrate(engine)
+
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT DISTINCT model FROM tasks")).scalars().all() == ["flux1-dev"]
+        with pytest.raises(IntegrityError, match="never changes"):
+            connection.execute(text("UPDATE tasks SET price = 7 WHERE id = 'failed'"))
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(State, 2)), ids=lambda state: str(state))
@@ -96,12 +130,8 @@ def test_the_database_refuses_negative_points(bench: Bench, column: str) -> None
 
 def _force(connection: Connection, task_id: str, state: State) -> None:
     """Put a task into a state without any of the moves."""
-    triggers = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")).all()
-    for trigger in triggers:
-        connection.exec_driver_sql(f"DROP TRIGGER {trigger.name}")
-    connection.execute(update(tasks).where(tasks.c.id == task_id).values(**_consistent(state)))
-    for trigger in triggers:
-        connection.exec_driver_sql(trigger.sql)
+    with without_guards(connection):
+        connection.execute(update(tasks).where(tasks.c.id == task_id).values(**_consistent(state)))
 
 
 def _consistent(state: State) -> dict[str, object]:
@@ -112,14 +142,31 @@ def _consistent(state: State) -> dict[str, object]:
     }
 
 
-def _tables(engine: Engine) -> dict[str, list[str]]:
-    """Each table's and index's SQL, as a sorted list of its parts."""
-    with engine.connect() as connection:
-        found = connection.execute(
-            text("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL")
-        )
-        return {
-            row.name: sorted(part.strip().rstrip(",") for part in row.sql.splitlines() if part.strip())
-            for row in found
-            if row.name != "alembic_version"
+def _tables(engine: Engine) -> dict[str, Any]:
+    """Everything about each table that the database tells."""
+    seen = inspect(engine)
+    return {
+        name: {
+            "columns": {
+                column["name"]: (str(column["type"]), column["nullable"], str(column["default"]))
+                for column in seen.get_columns(name)
+            },
+            "key": seen.get_pk_constraint(name)["constrained_columns"],
+            "foreign": sorted(
+                str((key["constrained_columns"], key["referred_table"])) for key in seen.get_foreign_keys(name)
+            ),
+            "checks": sorted((check["name"], check["sqltext"]) for check in seen.get_check_constraints(name)),
+            "unique": sorted(str(each["column_names"]) for each in seen.get_unique_constraints(name)),
+            "indexes": sorted(
+                str((index["name"], index["column_names"], index["unique"], _condition(index)))
+                for index in seen.get_indexes(name)
+                if not index.get("duplicates_constraint")
+            ),
         }
+        for name in seen.get_table_names()
+        if name != "alembic_version"
+    }
+
+
+def _condition(index: Any) -> list[str]:
+    return sorted(str(value) for option, value in index.get("dialect_options", {}).items() if option.endswith("where"))

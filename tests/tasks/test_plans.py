@@ -8,6 +8,8 @@ from sqlalchemy import Engine, event
 from fluxserve.domain.task import Completed
 from tests.tasks.conftest import Bench, picture
 
+pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # the words of its plans
+
 
 def test_an_accounts_open_tasks_are_counted_without_a_look_at_anybody_elses(bench: Bench, engine: Engine) -> None:
     bench.limit(1)

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from fluxserve.domain.task import Completed, State
+from fluxserve.domain.task import Completed, State, Submission
 from fluxserve.tasks import Accounts, Database, Held, Queue, Rules
 from tests.tasks.conftest import PICTURE, picture
 
@@ -16,7 +16,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def __call__(self) -> float:
+    def __call__(self, _connection: Connection) -> float:
         return self.now
 
 
@@ -29,16 +29,16 @@ def clock() -> Clock:
 async def house(engine: Engine, clock: Clock) -> AsyncIterator[tuple[Queue, str]]:
     database = Database(engine)
     account = await Accounts(database).ensure_first(credits_usd=1, max_concurrent=2)
-    yield Queue(database, Rules(lease_seconds=30, losses_allowed=3, most_staged=5), clock), account.id
+    yield Queue(database, Rules(lease_seconds=30, losses_allowed=3, most_staged=5), clock=clock), account.id
     database.close()
 
 
 async def test_a_task_goes_its_whole_way(house: tuple[Queue, str]) -> None:
     queue, account_id = house
-    submitted = await queue.submit(account_id, {"model": "m"}, PICTURE)
-    assert queue.wake.is_set()
+    submitted = await queue.submit(Submission(account_id, {"model": "m"}, PICTURE))
+    assert queue.signals.wake.is_set()
 
-    assert await queue.waiting(5) == [submitted.id]
+    assert [task.task_id for task in await queue.waiting(5)] == [submitted.id]
     (task,) = await queue.claim([submitted.id])
     held = Held(task.id, task.attempt)
     assert await queue.progress(held, 2)
@@ -48,37 +48,37 @@ async def test_a_task_goes_its_whole_way(house: tuple[Queue, str]) -> None:
     assert done == await queue.get(account_id, task.id)
     assert done is not None
     assert done.state is State.COMPLETED
-    assert (await queue.output("one")).key == "one.png"
+    assert (await queue.stored("one")).key == "one.png"
     assert await queue.audit() == []
 
 
 async def test_rescuing_and_finishing_wake_whoever_hands_tasks_out(house: tuple[Queue, str], clock: Clock) -> None:
     queue, account_id = house
-    task = await queue.submit(account_id, {}, PICTURE)
+    task = await queue.submit(Submission(account_id, {}, PICTURE))
     await queue.claim([task.id])
-    queue.wake.clear()
+    queue.signals.wake.clear()
 
     assert await queue.rescue() == []
-    assert not queue.wake.is_set()
+    assert not queue.signals.wake.is_set()
     clock.now += 31
     assert [each.id for each in await queue.rescue()] == [task.id]
-    assert queue.wake.is_set()
+    assert queue.signals.wake.is_set()
 
 
 async def test_a_wish_to_cancel_gives_its_own_signal(house: tuple[Queue, str]) -> None:
     queue, account_id = house
-    task = await queue.submit(account_id, {}, PICTURE)
+    task = await queue.submit(Submission(account_id, {}, PICTURE))
     (claimed,) = await queue.claim([task.id])
 
     await queue.cancel(account_id, task.id)
 
-    assert queue.cancel_wished.is_set()
+    assert queue.signals.cancel_wished.is_set()
     assert await queue.wished_cancelled() == [Held(claimed.id, claimed.attempt)]
 
 
 async def test_expired_pictures_are_listed_until_they_are_swept(house: tuple[Queue, str], clock: Clock) -> None:
     queue, account_id = house
-    task = await queue.submit(account_id, {}, PICTURE)
+    task = await queue.submit(Submission(account_id, {}, PICTURE))
     (claimed,) = await queue.claim([task.id])
     await queue.finish(Held(task.id, claimed.attempt), Completed((picture("one", expires_at=2000.0),)))
     clock.now = 3000.0

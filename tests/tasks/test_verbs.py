@@ -3,8 +3,8 @@
 import pytest
 
 from fluxserve.domain.errors import NotEnoughCredits, NotFound, TooMany
-from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, Task, WorkerLost
-from fluxserve.tasks import verbs
+from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, WorkerLost
+from fluxserve.tasks import pictures, verbs
 from tests.tasks.conftest import CREDIT, LEASE, LOSSES, PICTURE, PRICE, Bench, held, picture
 
 DONE = Completed((picture("one"),))
@@ -56,11 +56,14 @@ def test_one_staged_task_too_many_is_refused_with_a_time_to_come_back(bench: Ben
     assert bench.points() == (CREDIT - 2 * PRICE, 2 * PRICE)
 
 
-def test_waiting_tasks_come_oldest_first(bench: Bench) -> None:
-    tasks = [bench.submit() for _ in range(3)]
+def test_each_accounts_oldest_tasks_are_those_that_wait(bench: Bench) -> None:
+    other = bench.another_account()
+    tasks = [bench.submit() for _ in range(3)] + [bench.submit(account_id=other)]
 
     with bench.engine.begin() as connection:
-        assert verbs.waiting(connection, 2) == [task.id for task in tasks[:2]]
+        found = verbs.waiting(connection, 2)
+
+    assert {task.task_id for task in found} == {tasks[0].id, tasks[1].id, tasks[3].id}
 
 
 def test_a_claim_leases_the_task_to_a_new_attempt(bench: Bench) -> None:
@@ -206,7 +209,7 @@ def test_a_waiting_task_is_cancelled_at_once_and_costs_nothing(bench: Bench, sta
     if staged:
         task = bench.submit()
 
-    after = _cancel(bench, task or other)
+    after = bench.cancel(task or other)
 
     assert (after.state, after.error_code) == (State.FAILED, "cancelled")
     assert bench.points() == ((CREDIT - PRICE, PRICE) if staged else (CREDIT, 0))
@@ -216,7 +219,7 @@ def test_cancelling_a_pending_task_lets_a_staged_one_up(bench: Bench) -> None:
     bench.limit(1)
     first, second = bench.submit(), bench.submit()
 
-    _cancel(bench, first)
+    bench.cancel(first)
 
     assert bench.get(second).state is State.PENDING
 
@@ -224,14 +227,14 @@ def test_cancelling_a_pending_task_lets_a_staged_one_up(bench: Bench) -> None:
 def test_a_running_task_is_marked_and_goes_on_until_its_worker_heeds(bench: Bench) -> None:
     task = bench.claimed()
 
-    assert _cancel(bench, task).state is State.PROCESSING
+    assert bench.cancel(task).state is State.PROCESSING
     with bench.engine.begin() as connection:
         assert verbs.wished_cancelled(connection) == [held(task)]
 
 
 def test_a_task_to_be_cancelled_is_not_tried_again_when_its_worker_is_lost(bench: Bench) -> None:
     task = bench.claimed()
-    _cancel(bench, task)
+    bench.cancel(task)
 
     after = bench.finish(task, WorkerLost("killed"))
 
@@ -244,7 +247,7 @@ def test_cancelling_a_finished_task_changes_nothing(bench: Bench) -> None:
     task = bench.claimed()
     after = bench.finish(task, DONE)
 
-    assert _cancel(bench, task) == after
+    assert bench.cancel(task) == after
 
 
 def test_a_task_is_found_by_its_own_account_alone(bench: Bench) -> None:
@@ -258,20 +261,15 @@ def test_an_output_is_found_until_it_expires(bench: Bench) -> None:
     bench.finish(bench.claimed(), Completed((picture("one", expires_at=2000.0),)))
 
     with bench.engine.begin() as connection:
-        assert verbs.output(connection, 1999.0, "one").key == "one.png"
+        assert pictures.stored(connection, 1999.0, "one").key == "one.png"
         with pytest.raises(NotFound):
-            verbs.output(connection, 2000.0, "one")
+            pictures.stored(connection, 2000.0, "one")
 
 
 def test_expired_outputs_are_swept_once(bench: Bench) -> None:
     bench.finish(bench.claimed(), Completed((picture("old", expires_at=2000.0), picture("new", expires_at=3000.0))))
 
     with bench.engine.begin() as connection:
-        assert [each.id for each in verbs.expired_outputs(connection, 2500.0, 10)] == ["old"]
-        verbs.mark_swept(connection, 2500.0, ["old"])
-        assert verbs.expired_outputs(connection, 2500.0, 10) == []
-
-
-def _cancel(bench: Bench, task: Task) -> Task:
-    with bench.engine.begin() as connection:
-        return verbs.cancel(connection, bench.now, bench.account_id, task.id)
+        assert [each.id for each in pictures.expired_outputs(connection, 2500.0, 10)] == ["old"]
+        pictures.mark_swept(connection, 2500.0, ["old"])
+        assert pictures.expired_outputs(connection, 2500.0, 10) == []

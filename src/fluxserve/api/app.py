@@ -7,19 +7,23 @@ from starlette.exceptions import HTTPException
 
 from fluxserve import __version__
 from fluxserve.api import files
+from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
 from fluxserve.api.dialects import piapi
 from fluxserve.domain.errors import FluxserveError, NotFound
 
 ABOUT = """FLUX image generation on your own machine. Each API that it speaks has pages of its own:
 
-* [PiAPI's task API](/api/docs)
+* [PiAPI's task API](/api/docs), and [its account API](/account/docs)
+* [administration](/admin/docs)
 """
 
 
 def create_app(context: Context) -> FastAPI:
     app = FastAPI(title="fluxserve", version=__version__, description=ABOUT)
     app.mount("/api", piapi.create_app(context))
+    app.mount("/account", piapi.create_account_app(context))
+    app.mount("/admin", create_admin_app(context))
     app.include_router(files.router(context))
 
     @app.get("/healthz", summary="200 once the server can draw; until then 503, and what it is doing")
@@ -36,7 +40,7 @@ def create_app(context: Context) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
         # A line break in a path keeps it from its mount; the answer is the dialect's all the same.
-        if request.url.path.startswith("/api/"):
+        if request.url.path.startswith(("/api/", "/account/")):
             return await piapi.no_route(request, error)
         return await http_exception_handler(request, error)
 

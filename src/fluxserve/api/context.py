@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 from fluxserve.api.inputs import Inputs
 from fluxserve.storage import Shelf
-from fluxserve.tasks import Accounts, Queue
+from fluxserve.tasks import Accounts, Outbox, Queue
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """`lora_names`, `can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end.
 
-    `abilities` are those of the family that draws."""
+    `abilities` are those of the family that draws. `admin_key` opens /admin, which is closed without one."""
 
     queue: Queue
     accounts: Accounts
+    outbox: Outbox
     shelf: Shelf
     inputs: Inputs
     public_url: str
@@ -24,6 +25,7 @@ class Context:
     lora_names: Callable[[], frozenset[str]]
     can_draw: Callable[[], bool]
     doing: Callable[[], dict[str, str]]
+    admin_key: str | None = None
 
     def picture_url(self, output_id: str, key: str) -> str:
         return f"{self.public_url}/files/{output_id}.{key.rsplit('.', 1)[-1]}"

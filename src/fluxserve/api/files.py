@@ -1,4 +1,4 @@
-"""Finished pictures at their addresses. The 128 random bits of the address are the right to fetch it."""
+"""Finished and uploaded pictures at their addresses. The 128 random bits of the address are the right to fetch it."""
 
 import re
 import time
@@ -22,19 +22,21 @@ SAFE = {
 def router(context: Context) -> APIRouter:
     routes = APIRouter()
 
-    @routes.api_route("/files/{name}", methods=["GET", "HEAD"], summary="A finished picture, until it expires")
+    @routes.api_route(
+        "/files/{name}", methods=["GET", "HEAD"], summary="A finished or uploaded picture, until it expires"
+    )
     async def picture(name: str) -> FileResponse:
         parts = NAME.fullmatch(name)
         if parts is None:
             raise NotFound("no picture has this address, or it has expired")
-        output = await context.queue.output(parts[1])
-        path = context.shelf.path(output.key)
+        stored = await context.queue.stored(parts[1])
+        path = context.shelf.path(stored.key)
         if path.suffix != f".{parts[2]}" or not path.exists():
             raise NotFound("no picture has this address, or it has expired")
-        left = max(0, int(output.expires_at - time.time()))
+        left = max(0, int(stored.expires_at - time.time()))
         return FileResponse(
             path,
-            media_type=output.content_type,
+            media_type=f"image/{parts[2]}",
             headers={
                 **SAFE,
                 "Cache-Control": f"private, immutable, max-age={left}",

@@ -47,7 +47,7 @@ class Places:
 
 
 class Inputs:
-    """Brings pictures in. `own_pictures` is where our finished ones are served: they are taken without a detour."""
+    """Brings pictures in. `own_pictures` is where we serve some ourselves: they are taken without a detour."""
 
     def __init__(
         self, *, shelf: Shelf, queue: Queue, fetcher: Fetcher, opener: Opener, own_pictures: str, largest: int
@@ -66,6 +66,13 @@ class Inputs:
             opened = await self._opened(field, text, self._opener.open)
             return await self._kept(opened.png, opened)
 
+    async def take_sent(self, account_id: str, field: str, text: str, largest: int) -> Input:
+        """The picture that `text` itself gives, of at most so many bytes. Raises `InvalidInput`, which says why not."""
+        async with self._places.place(account_id):
+            data = await asyncio.to_thread(self._decoded, field, text, largest)
+            opened = await self._open(field, text, data, self._opener.open)
+            return await self._kept(opened.png, opened)
+
     async def take_masked(self, account_id: str, field: str, text: str) -> tuple[Input, Input]:
         """The picture and its own mask: white where it is white or transparent. Raises `InvalidInput`."""
         async with self._places.place(account_id):
@@ -78,7 +85,11 @@ class Inputs:
             await asyncio.to_thread(self._shelf.delete, key)
 
     async def _opened(self, field: str, text: str, open_picture: Callable[[bytes], Awaitable[Opened]]) -> Opened:
-        data = await self._data(field, text)
+        return await self._open(field, text, await self._data(field, text), open_picture)
+
+    async def _open(
+        self, field: str, text: str, data: bytes, open_picture: Callable[[bytes], Awaitable[Opened]]
+    ) -> Opened:
         try:
             return await open_picture(data)
         except OpenError as error:
@@ -91,26 +102,26 @@ class Inputs:
 
     async def _data(self, field: str, text: str) -> bytes:
         if own := self._own_picture.fullmatch(text):
-            return await self._finished(field, text, own[1])
+            return await self._stored(field, text, own[1])
         if WEB_ADDRESS.match(text):
             try:
                 return await self._fetcher.fetch(text)
             except FetchError as error:
                 raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
-        return await asyncio.to_thread(self._decoded, field, text)
+        return await asyncio.to_thread(self._decoded, field, text, self._largest)
 
-    async def _finished(self, field: str, text: str, output_id: str) -> bytes:
+    async def _stored(self, field: str, text: str, picture_id: str) -> bytes:
         try:
-            output = await self._queue.output(output_id)
-            return await asyncio.to_thread(self._shelf.path(output.key).read_bytes)
+            stored = await self._queue.stored(picture_id)
+            return await asyncio.to_thread(self._shelf.path(stored.key).read_bytes)
         except (NotFound, FileNotFoundError):
             raise InvalidInput(field, text, "no picture has this address, or it has expired") from None
 
-    def _decoded(self, field: str, text: str) -> bytes:
+    def _decoded(self, field: str, text: str, largest: int) -> bytes:
         uri = DATA_URI.match(text)
         written = text[uri.end() :] if uri else text
-        if len(written) * 3 // 4 > self._largest:
-            raise InvalidInput(field, text, f"it has more than the {self._largest} bytes that are taken")
+        if len(written) * 3 // 4 > largest:
+            raise InvalidInput(field, text, f"it has more than the {largest} bytes that are taken")
         try:
             data = base64.b64decode("".join(written.split()), validate=True)
         except (binascii.Error, ValueError):

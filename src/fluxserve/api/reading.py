@@ -1,28 +1,71 @@
-"""Reading a request: who calls, and what the body says. What is wrong with it is the caller's to mend, never a 500."""
+"""Reading a request: who calls, and what it says. What is wrong with it is the caller's to mend, never a 500."""
 
+import hashlib
+import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized
-from fluxserve.tasks import Accounts
+from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized, shown
+from fluxserve.domain.task import Repeatable
+from fluxserve.tasks import Accounts, Caller
 
 M = TypeVar("M", bound=BaseModel)
 
+LONGEST_IDEMPOTENCY_KEY = 255
+LONGEST_DEADLINE_SECONDS = 30 * 86_400.0
 
-async def account_of(request: Request, accounts: Accounts) -> str:
-    """The id of the account whose key came with the request. Raises `Unauthorized`."""
+
+async def caller_of(request: Request, accounts: Accounts) -> Caller:
+    """Whose key came with the request. Raises `Unauthorized`."""
+    return await accounts.authenticate(key_of(request))
+
+
+def key_of(request: Request) -> str:
+    """The key that came with the request. Raises `Unauthorized`."""
     key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
     if not key:
         raise Unauthorized("no API key came with the request; send it as X-API-Key or as Authorization: Bearer")
-    return await accounts.authenticate(key)
+    return key
+
+
+def repeatable_of(request: Request, values: dict[str, Any]) -> Repeatable | None:
+    """The request's Idempotency-Key, with the hash of what it asks for. Raises `InvalidInput`."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not (0 < len(key) <= LONGEST_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        allowed = f"allowed are 1 to {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters"
+        raise InvalidInput("Idempotency-Key", key, allowed)
+    said = json.dumps([request.method, request.url.path, values], sort_keys=True, separators=(",", ":"))
+    return Repeatable(key, hashlib.sha256(said.encode()).digest())
+
+
+def deadline_of(request: Request) -> float | None:
+    """The request's X-Deadline-Seconds. Raises `InvalidInput`."""
+    text = request.headers.get("x-deadline-seconds")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST_DEADLINE_SECONDS:
+        allowed = f"allowed is a number of seconds over 0 up to {LONGEST_DEADLINE_SECONDS:g}"
+        raise InvalidInput("X-Deadline-Seconds", shown(text), allowed)
+    return seconds
 
 
 def _bearer(header: str) -> str:
     scheme, _, key = header.partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """What comes after the question mark, empty values left out."""
+    return {name: value for name, value in request.query_params.items() if value}
 
 
 async def read_body(request: Request, largest: int) -> dict[str, Any]:

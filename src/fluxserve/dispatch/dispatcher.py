@@ -1,8 +1,8 @@
 """Moves tasks from the queue to the workers and their endings back.
 
-Three loops, each woken by a signal: `_hand_out` by a new task or a free slot, `_take_reports` by a worker's word,
-`_heed_cancellations` by a caller's wish. A fourth, `_keep_leases`, runs by the clock: while we live, what we hold stays
-ours.
+Three loops, each woken by a signal: `_hand_out` by a new task or a free slot, `_take_report` by a worker's word,
+`_heed_cancellations` by a caller's wish. Two of them look from time to time without one, for what another process has
+changed. `_write_progress` and `_keep_leases` run by the clock: while we live, what we hold stays ours.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 TRY_AGAIN_SECONDS = 1.0
+LOOK_SECONDS = 2.0  # without a signal
 
 
 class Dispatcher:
@@ -98,8 +99,9 @@ class Dispatcher:
     # ------------------------------------------------------------ tasks to workers
 
     async def _hand_out(self) -> None:
-        await _first_of(self._queue.wake, self._executor.slots_changed)
-        self._queue.wake.clear()
+        wake = self._queue.signals.wake
+        await _first_of(wake, self._executor.slots_changed, within_seconds=LOOK_SECONDS)
+        wake.clear()
         self._executor.slots_changed.clear()
         async with self._handing_out:
             slots = [] if self._is_stopping else self._executor.free_slots()
@@ -108,8 +110,11 @@ class Dispatcher:
             pairs = place(await self._queue.waiting(len(slots)), slots)
             if not pairs:
                 return
-            slot_of = dict(pairs)
-            for task in await self._queue.claim(slot_of):
+            slot_of = {waiting.task_id: slot for waiting, slot in pairs}
+            claimed = await self._queue.claim(slot_of)
+            if len(claimed) < len(pairs):
+                wake.set()  # another server was faster: there may be others for our slots
+            for task in claimed:
                 job_id = _job_id(task.id, task.attempt)
                 self._held[job_id] = _Attempt(task)
                 self._none_held.clear()
@@ -126,8 +131,11 @@ class Dispatcher:
         return {key: self._shelf.path(key).read_bytes() for key in images_of(task.generation)}
 
     async def _heed_cancellations(self) -> None:
-        await self._queue.cancel_wished.wait()
-        self._queue.cancel_wished.clear()
+        wished = self._queue.signals.cancel_wished
+        await _first_of(wished, within_seconds=LOOK_SECONDS)
+        wished.clear()
+        if not self._held:
+            return
         for held in await self._queue.wished_cancelled():
             self._executor.cancel(_job_id(held.task_id, held.attempt))
 

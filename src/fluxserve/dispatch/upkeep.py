@@ -1,8 +1,10 @@
-"""What is done by the clock whatever else happens: rescue tasks whose leases have run out, sweep expired pictures, and
-callers' pictures that have served."""
+"""What is done by the clock whatever else happens: rescue tasks whose leases have run out, end those whose deadlines
+have passed, sweep pictures that have expired or served, and what crashes have left.
+"""
 
 import asyncio
 import logging
+import time
 
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Queue
@@ -10,6 +12,8 @@ from fluxserve.tasks import Queue
 log = logging.getLogger(__name__)
 
 MOST_SWEPT = 500
+TIDY_EVERY = 900.0  # seconds
+LEFT_SECONDS = 3600.0  # that a file which no task knows has lain untouched before it is deleted: it may be on its way
 
 
 class Upkeep:
@@ -19,12 +23,13 @@ class Upkeep:
         self._queue = queue
         self._shelf = shelf
         self._every = every
+        self._tidied_at = time.monotonic()
         self._loop: asyncio.Task[None] | None = None
 
-    async def clear_up(self) -> None:
-        """Delete the pictures that a crash left between the shelf and the commit: no task knows them. Only before
-        anything is drawn."""
-        left = await asyncio.to_thread(self._shelf.keep_only, await self._queue.kept_keys())
+    async def clear_up(self, untouched_seconds: float = LEFT_SECONDS) -> None:
+        """Delete the pictures that a crash left between the shelf and the commit: no task knows them."""
+        known = await self._queue.kept_keys()  # before the shelf is looked at: what comes later is too young
+        left = await asyncio.to_thread(self._shelf.keep_only, known, untouched_seconds)
         if left:
             log.warning("%d picture files that a crash had left were deleted", left)
 
@@ -39,16 +44,27 @@ class Upkeep:
     async def one_pass(self) -> None:
         for task in await self._queue.rescue():
             log.warning("task %s was rescued: it is %s again", task.id, task.state)
+        for task in await self._queue.expire():
+            log.info("task %s: its deadline passed; it is %s", task.id, task.state)
         expired = await self._queue.expired_outputs(MOST_SWEPT)
-        for output in expired:
-            await asyncio.to_thread(self._shelf.delete, output.key)
+        await self._delete([output.key for output in expired])
         if expired:
             await self._queue.mark_swept([output.id for output in expired])
-        spent = await self._queue.spent_inputs(MOST_SWEPT)
-        for key in spent:
+        for list_keys, forget in (
+            (self._queue.spent_inputs, self._queue.forget_inputs),
+            (self._queue.expired_uploads, self._queue.forget_uploads),
+        ):
+            if keys := await list_keys(MOST_SWEPT):
+                await self._delete(keys)
+                await forget(keys)
+        if time.monotonic() - self._tidied_at > TIDY_EVERY:
+            self._tidied_at = time.monotonic()
+            await self._queue.forget_old_repeats()
+            await self.clear_up()
+
+    async def _delete(self, keys: list[str]) -> None:
+        for key in keys:
             await asyncio.to_thread(self._shelf.delete, key)
-        if spent:
-            await self._queue.forget_inputs(spent)
 
     async def _run(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """The catalogue: what can be asked for, and where its weights lie.
 
-Two tables. `MODELS` is what callers see: names, limits, defaults, prices. `FAMILIES` says which weights draw them: the
+Two tables. `MODELS` is what callers see: names, limits, defaults. `FAMILIES` says which weights draw them: the
 small ones that ship with fluxserve ("mini") or the full ones ("flux1"); the code that loads and runs them is the same.
 A family has members, and `member_of` says which of them draws a generation: a model may draw words with one and fill
 gaps with another.
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import ControlType, Edit, Generation, Inpaint, Outpaint
 
-POINTS_PER_USD = 10_000_000
 MOST_PIXELS = 1_048_576
 SHORTEST_SIDE = 64
 LONGEST_SIDE = 4096
@@ -24,7 +23,7 @@ MOST_PIXELS_DRAWN = 2 * MOST_PIXELS  # what is larger is drawn smaller, and resa
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model as callers see it. Prices are points a picture; 10,000,000 points are one US dollar.
+    """One model as callers see it.
 
     `member` of a family draws for it what no other member is made for.
     """
@@ -33,7 +32,6 @@ class Model:
     member: str
     default_steps: int
     most_steps: int
-    price: int
     default_guidance: float | None
     least_guidance: float = 1.5
     most_guidance: float = 5.0
@@ -87,9 +85,9 @@ class Model:
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
-        Model("flux1-schnell", "schnell", 4, 10, 20_000, default_guidance=None, most_pictures=4),
-        Model("flux1-dev", "dev", 25, 40, 150_000, default_guidance=3.5),
-        Model("flux1-dev-advanced", "dev", 25, 40, 200_000, default_guidance=3.5),
+        Model("flux1-schnell", "schnell", 4, 10, default_guidance=None, most_pictures=4),
+        Model("flux1-dev", "dev", 25, 40, default_guidance=3.5),
+        Model("flux1-dev-advanced", "dev", 25, 40, default_guidance=3.5),
     )
 }
 

@@ -7,12 +7,16 @@
     │   ├── NotEnoughCredits    the price is more than the balance
     │   ├── NotFound            no such thing for this account
     │   ├── TooLarge            the body is larger than we read
-    │   └── TooMany             the account's queue is full; try later
+    │   ├── KeyReused           an idempotency key came before, with another body
+    │   └── TryLater            not just now, but in some seconds
+    │       ├── TooMany         the account's queue is full
+    │       └── InFlight        the same request is being taken in already
     ├── Unavailable             we can't just now; try later
     └── TaskFailed              an accepted task ended without pictures; it is not charged
         ├── DrawingFailed       the engine raised an error
         ├── Flagged             a picture was drawn that must not be shown
         ├── Abandoned           its worker was lost, as often as we try
+        ├── Expired             its deadline passed
         └── CancelledByCaller   as the caller wished
 
 Each class has a stable `code` in words. The message is for the caller; dialects map class to status and body.
@@ -67,16 +71,29 @@ class TooLarge(Refused):
     code = "too_large"
 
 
-class TooMany(Refused):
-    code = "too_many"
+class KeyReused(Refused):
+    code = "idempotency_key_reused"
+
+
+class TryLater(Refused):
+    code = "try_later"
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
+class TooMany(TryLater):
+    code = "too_many"
+
+
+class InFlight(TryLater):
+    code = "in_flight"
+
+
 class Unavailable(FluxserveError):
     code = "unavailable"
+    retry_after = 5  # seconds
 
 
 class TaskFailed(FluxserveError):
@@ -93,6 +110,10 @@ class Flagged(TaskFailed):
 
 class Abandoned(TaskFailed):
     code = "abandoned"
+
+
+class Expired(TaskFailed):
+    code = "expired"
 
 
 class CancelledByCaller(TaskFailed):

@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from fluxserve.domain.generation import Generation
 
+PUBLIC = "public"
+"""The pool whose workers draw for everybody. Any other pool is one account's own, and has its id."""
+
 
 class State(StrEnum):
     STAGED = "staged"
@@ -33,6 +36,7 @@ class Move(StrEnum):
     ABANDON = "abandon"
     RELEASE = "release"
     CANCEL = "cancel"
+    EXPIRE = "expire"
 
 
 FIRST_STATES = (State.STAGED, State.PENDING)
@@ -46,12 +50,63 @@ MOVES: dict[Move, tuple[tuple[State, ...], State, str]] = {
     Move.ABANDON: ((State.PROCESSING,), State.FAILED, "its worker was lost for the third time; the hold is released"),
     Move.RELEASE: ((State.PROCESSING,), State.PENDING, "given back unbegun, or by a clean stop; not counted"),
     Move.CANCEL: ((State.STAGED, State.PENDING), State.FAILED, "the caller's wish; the hold is released"),
+    Move.EXPIRE: ((State.STAGED, State.PENDING), State.FAILED, "its deadline has passed; the hold is released"),
 }
 
 
 def allowed_moves() -> set[tuple[State, State]]:
     """Every (from, to) that the table allows: what the database's trigger lets through."""
     return {(before, after) for befores, after, _ in MOVES.values() for before in befores}
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where a caller wants to hear of the task's end. The secret is the caller's own, and may be empty."""
+
+    url: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """A request that its caller may send again and have only once: their key for it, and its body's SHA-256."""
+
+    key: str
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a door hands to the queue.
+
+    `request` is what the door must be able to echo. A private task is drawn by its account's own workers, for nothing.
+    `deadline_seconds` after now it fails, if it has not ended; None stands for the setting's.
+    """
+
+    account_id: str
+    request: dict[str, object]
+    generation: Generation
+    api_key_id: str | None = None
+    is_private: bool = False
+    webhook: Webhook | None = None
+    deadline_seconds: float | None = None
+    repeatable: Repeatable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A pending task as placement sees it.
+
+    `turn` is where its account stands: the work that it has been given, or that the others have if it was idle. The
+    account that stands lowest is next. `work` is what the task adds to that.
+    """
+
+    task_id: str
+    account_id: str
+    pool: str
+    number: int
+    work: int
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +155,10 @@ Ending = Completed | Errored | WorkerLost | GivenBack
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as the queue knows it. `request` is what the door must be able to echo; times are unix seconds."""
+    """A task as the queue knows it. `request` is what the door must be able to echo; times are unix seconds.
+
+    `version` grows with every change that a caller can see. `step` of `steps` are done by the attempt that runs.
+    """
 
     id: str
     account_id: str
@@ -111,9 +169,23 @@ class Task:
     attempt: int
     losses: int
     created_at: float
+    pool: str = PUBLIC
+    version: int = 0
+    api_key_id: str | None = None
+    deadline: float | None = None
+    webhook: Webhook | None = None
     started_at: float | None = None
     ended_at: float | None = None
     step: int | None = None
+    steps: int | None = None
     error_code: str | None = None
     error_message: str | None = None
     outputs: tuple[Output, ...] = ()
+
+    @property
+    def is_private(self) -> bool:
+        return self.pool != PUBLIC
+
+    @property
+    def updated_at(self) -> float:
+        return self.ended_at or self.started_at or self.created_at

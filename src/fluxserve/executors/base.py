@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 
+from fluxserve.domain.task import PUBLIC
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A free place for one job: at `worker`, behind `ahead` jobs that it has already."""
+    """A free place for one job: at `worker`, behind `ahead` jobs that it has already.
+
+    `pool` is whose tasks the worker draws: everybody's, or those of the account with that id.
+    """
 
     worker: str
     ahead: int
+    pool: str = PUBLIC

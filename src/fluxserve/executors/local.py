@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from fluxserve.domain import job as wire
 from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Lost, Progress, Ready, Started
+from fluxserve.domain.task import PUBLIC
 from fluxserve.executors.base import Slot
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,11 @@ Report = Started | Progress | Done | Failed | Cancelled | Lost
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommand:
-    """How to start a worker: its name among us, and its command line."""
+    """How to start a worker: its name among us, its command line, and the pool that it draws for."""
 
     name: str
     arguments: Sequence[str]
+    pool: str = PUBLIC
 
 
 class LocalExecutor:
@@ -53,7 +55,7 @@ class LocalExecutor:
     def free_slots(self) -> list[Slot]:
         """The free places of the workers that are ready."""
         return [
-            Slot(worker.name, ahead)
+            Slot(worker.name, ahead, worker.pool)
             for worker in self._workers.values()
             if worker.is_ready
             for ahead in range(len(worker.jobs), PLACES)
@@ -105,6 +107,7 @@ class _Worker:
         stall_seconds: float,
     ) -> None:
         self.name = command.name
+        self.pool = command.pool
         self.jobs: dict[str, _Held] = {}
         self.is_ready = False
         self.doing = "starting"

@@ -15,6 +15,7 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
     return [
         WorkerCommand(
             name=device,
+            pool=settings.pool_of(device),
             arguments=(
                 sys.executable, "-m", ENGINE,
                 "--family", settings.family,

@@ -1,11 +1,25 @@
 """The shelf: pictures on disk, by key; and how callers' pictures get there: fetched under guard, opened apart.
 
-It knows nothing of tasks, tenants or the web framework.
+The guard is for whatever goes to an address that a caller named. This room knows nothing of tasks, tenants or the web
+framework.
 """
 
+from fluxserve.storage.addresses import AddressError, raw, web_address
 from fluxserve.storage.disk import Shelf
 from fluxserve.storage.fetch import Fetcher, FetchError
-from fluxserve.storage.guard import GuardedBackend
+from fluxserve.storage.guard import BlockedAddressError, GuardedBackend
 from fluxserve.storage.opener import Opened, Opener, OpenError
 
-__all__ = ["FetchError", "Fetcher", "GuardedBackend", "OpenError", "Opened", "Opener", "Shelf"]
+__all__ = [
+    "AddressError",
+    "BlockedAddressError",
+    "FetchError",
+    "Fetcher",
+    "GuardedBackend",
+    "OpenError",
+    "Opened",
+    "Opener",
+    "Shelf",
+    "raw",
+    "web_address",
+]

@@ -3,9 +3,11 @@
 Keys are made by us, never by a caller; even so, one that could leave the folder is refused.
 """
 
+import math
 import os
 import re
 import secrets
+import time
 from collections.abc import Set
 from pathlib import Path
 
@@ -48,19 +50,27 @@ class Shelf:
         """Whether or not it was there."""
         self.path(key).unlink(missing_ok=True)
 
-    def keep_only(self, kept: Set[str]) -> int:
-        """Delete what lies here under any other key, and what a crash left half written. Returns how much it was.
+    def keep_only(self, kept: Set[str], untouched_seconds: float) -> int:
+        """Delete what has lain here for so long under any other key, and what a crash left half written. Returns how
+        much it was.
 
-        Nothing may be put meanwhile. Files that are not ours stay.
+        Files that are not ours stay.
         """
-        ours = [
-            path
-            for path in self._folder.glob("??/*")
-            if path.name not in kept and (KEY.fullmatch(path.name) or PARTIAL.fullmatch(path.name))
-        ]
-        for path in ours:
-            path.unlink(missing_ok=True)
-        return len(ours)
+        oldest_kept = time.time() - untouched_seconds
+        deleted = 0
+        for path in self._folder.glob("??/*"):
+            is_ours = KEY.fullmatch(path.name) or PARTIAL.fullmatch(path.name)
+            if is_ours and path.name not in kept and _touched_at(path) <= oldest_kept:
+                path.unlink(missing_ok=True)
+                deleted += 1
+        return deleted
+
+
+def _touched_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf  # swept meanwhile
 
 
 def _flush_folder(folder: Path) -> None:

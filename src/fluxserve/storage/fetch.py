@@ -6,11 +6,11 @@ import time
 import httpcore2
 import httpx2
 
+from fluxserve.storage.addresses import AddressError, raw, web_address
 from fluxserve.storage.guard import BlockedAddressError
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 3
-LONGEST_URL = 8_000
 HEADERS = (("User-Agent", "fluxserve"), ("Accept", "image/*"), ("Accept-Encoding", "identity"))
 
 
@@ -37,7 +37,7 @@ class Fetcher:
                 asyncio.timeout(self._seconds),
                 httpcore2.AsyncConnectionPool(network_backend=self._backend) as pool,
             ):
-                target = _web_address(url)
+                target = web_address(url)
                 for _ in range(MOST_REDIRECTS + 1):
                     answer = await self._get(pool, target)
                     if isinstance(answer, bytes):
@@ -45,6 +45,8 @@ class Fetcher:
                     target = answer
         except TimeoutError:
             raise FetchError(f"it was not there after {time.monotonic() - began:.1f} s") from None
+        except AddressError as error:
+            raise FetchError(str(error)) from None
         except BlockedAddressError as error:
             raise FetchError(f"it is not fetched: {error}") from None
         except httpcore2.TimeoutException:
@@ -58,13 +60,13 @@ class Fetcher:
         timeouts = {"connect": self._connect_seconds, "read": self._seconds, "write": self._connect_seconds}
         async with pool.stream(
             "GET",
-            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            raw(url),
             headers=[*HEADERS, ("Host", url.netloc.decode("ascii"))],
             extensions={"timeout": timeouts},
         ) as response:
             headers = {name.lower(): value for name, value in response.headers}
             if response.status in REDIRECTS and b"location" in headers:
-                return _web_address(str(url.join(headers[b"location"].decode("latin-1"))))
+                return web_address(str(url.join(headers[b"location"].decode("latin-1"))))
             if response.status != 200:
                 raise FetchError(f"its server answered with status {response.status}")
             if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
@@ -82,20 +84,3 @@ class Fetcher:
                 raise FetchError(f"it has more than the {self._most_bytes} bytes that are fetched")
             parts.append(part)
         return b"".join(parts)
-
-
-def _web_address(text: str) -> httpx2.URL:
-    if len(text) > LONGEST_URL:
-        raise FetchError(f"its address has more than {LONGEST_URL} characters")
-    try:
-        url = httpx2.URL(text)
-        host = url.raw_host.decode("ascii")
-    except (httpx2.InvalidURL, UnicodeError, ValueError) as error:
-        raise FetchError(f"its address can't be read: {error}") from None
-    if url.scheme not in ("http", "https") or not host:
-        raise FetchError("only http and https addresses are fetched")
-    if url.port is not None and not 0 < url.port < 65536:
-        raise FetchError(f"its address can't be read: there is no port {url.port}")
-    if url.userinfo:
-        raise FetchError("an address with a user name or password is not fetched")
-    return url

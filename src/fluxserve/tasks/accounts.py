@@ -7,22 +7,24 @@ its hash is stored; it is found by its id, which is another hash, and compared i
 import hashlib
 import hmac
 import secrets
-import time
 import uuid
 import zlib
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from fluxserve.domain.credits import points
-from fluxserve.domain.errors import Unauthorized
-from fluxserve.tasks import ledger
+from fluxserve.domain.errors import InvalidInput, NotFound, Unauthorized, shown
+from fluxserve.tasks import ledger, verbs
 from fluxserve.tasks.database import Database
-from fluxserve.tasks.queue import Clock
 from fluxserve.tasks.schema import accounts, api_keys
+from fluxserve.tasks.signals import WAKE, Clock, Signals
 
 KEY_PREFIX = "fxs_"
 FIRST_ACCOUNT = "first"
+MOST_USD = 1_000_000_000.0
+MOST_CONCURRENT = 100_000
+LONGEST_NAME = 200
 
 # Built once: building a statement costs more than running it, and this one runs for every request.
 _KEY = select(api_keys.c.account_id, api_keys.c.key_hash).where(
@@ -39,6 +41,26 @@ class Account:
     balance: int
     frozen: int
     max_concurrent: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known of a key, which is never the key itself."""
+
+    id: str
+    account_id: str
+    name: str
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request: the account, and which of its keys."""
+
+    account_id: str
+    key_id: str
 
 
 def new_key() -> str:
@@ -58,40 +80,185 @@ def key_hash(key: str) -> bytes:
 class Accounts:
     """Who may call, and with what."""
 
-    def __init__(self, database: Database, clock: Clock = time.time) -> None:
+    def __init__(self, database: Database, signals: Signals | None = None, clock: Clock | None = None) -> None:
         self._database = database
-        self._clock = clock
+        self._signals = signals or Signals(database)
+        self._clock = clock or database.now
+
+    # ------------------------------------------------------------ who calls
+
+    async def authenticate(self, key: str) -> Caller:
+        """Raises `Unauthorized`."""
+        return await self._database.read(lambda connection: _authenticate(connection, key))
+
+    # ------------------------------------------------------------ accounts
+
+    async def create(self, name: str, *, credits_usd: float, max_concurrent: int) -> Account:
+        """Raises `InvalidInput`."""
+        _check_name("name", name)
+        _check_limit(max_concurrent)
+        granted = _points("credits_usd", credits_usd)
+        return await self._database.write(
+            lambda connection: _create(connection, self._clock(connection), name, granted, max_concurrent)
+        )
+
+    async def get(self, account_id: str) -> Account:
+        """Raises `NotFound`."""
+        return await self._database.read(lambda connection: _get(connection, account_id))
+
+    async def all(self) -> list[Account]:
+        """Oldest first."""
+        return await self._database.read(_all)
+
+    async def credit(self, account_id: str, usd: float) -> Account:
+        """Add to its balance, or take from it what is not held. Raises `NotFound` or `InvalidInput`."""
+        change = _points("usd", usd)
+        return await self._database.write(
+            lambda connection: _credit(connection, self._clock(connection), account_id, change)
+        )
+
+    async def limit(self, account_id: str, max_concurrent: int) -> Account:
+        """How many of its tasks may wait and run at once. Raises `NotFound` or `InvalidInput`."""
+        _check_limit(max_concurrent)
+        account = await self._database.write(
+            lambda connection: self._signals.announcing(
+                connection, (WAKE,), _limit(connection, account_id, max_concurrent)
+            )
+        )
+        self._signals.give(WAKE)
+        return account
+
+    # ------------------------------------------------------------ keys
+
+    async def create_key(self, account_id: str, name: str = "") -> tuple[Key, str]:
+        """A new key and, this once, the key itself. Raises `NotFound` or `InvalidInput`."""
+        _check_name("name", name)
+        key = new_key()
+        made = await self._database.write(
+            lambda connection: _create_key(connection, self._clock(connection), account_id, key, name)
+        )
+        return made, key
+
+    async def keys(self, account_id: str) -> list[Key]:
+        """Of an account, oldest first. Raises `NotFound`."""
+        return await self._database.read(lambda connection: _keys(connection, account_id))
+
+    async def revoke_key(self, id_of_key: str) -> Key:
+        """From the next request on it opens nothing. Raises `NotFound`."""
+        return await self._database.write(
+            lambda connection: _revoke_key(connection, self._clock(connection), id_of_key)
+        )
+
+    # ------------------------------------------------------------ the first of both
 
     async def ensure_first(self, *, credits_usd: float, max_concurrent: int) -> Account:
         """The first account, made with its credits if this database has none."""
         return await self._database.write(
-            lambda connection: _ensure_first(connection, self._clock(), points(credits_usd), max_concurrent)
+            lambda connection: _ensure_first(connection, self._clock(connection), points(credits_usd), max_concurrent)
         )
 
     async def set_first_key(self, account_id: str, key: str) -> None:
         """Make `key` the first account's, in place of the one that settings or the first start gave it before."""
-        await self._database.write(lambda connection: _set_first_key(connection, self._clock(), account_id, key))
+        await self._database.write(
+            lambda connection: _set_first_key(connection, self._clock(connection), account_id, key)
+        )
 
-    async def authenticate(self, key: str) -> str:
-        """The id of the account that `key` opens. Raises `Unauthorized`."""
-        return await self._database.read(lambda connection: _authenticate(connection, key))
-
-    async def get(self, account_id: str) -> Account:
-        return await self._database.read(lambda connection: _get(connection, account_id))
+    async def has_first_key(self, account_id: str) -> bool:
+        """Whether settings or an earlier start, here or on another machine, gave the first account one."""
+        return await self._database.read(lambda connection: _has_first_key(connection, account_id))
 
 
-def _ensure_first(connection: Connection, now: float, credit: int, max_concurrent: int) -> Account:
-    found = connection.execute(select(accounts.c.id).where(accounts.c.name == FIRST_ACCOUNT)).scalar_one_or_none()
-    if found is not None:
-        return _get(connection, found)
+# ---------------------------------------------------------------- the verbs
+
+
+def _authenticate(connection: Connection, key: str) -> Caller:
+    found = key_id(key)
+    row = connection.execute(_KEY, {"of_key": found}).one_or_none()
+    if row is None or not hmac.compare_digest(row.key_hash, key_hash(key)):
+        raise Unauthorized("the API key is not one of ours; send it as X-API-Key or as Authorization: Bearer")
+    return Caller(row.account_id, found)
+
+
+def _create(connection: Connection, now: float, name: str, granted: int, max_concurrent: int) -> Account:
     account_id = str(uuid.uuid4())
     connection.execute(
         insert(accounts).values(
-            id=account_id, name=FIRST_ACCOUNT, balance=0, frozen=0, max_concurrent=max_concurrent, created_at=now
+            id=account_id, name=name, balance=0, frozen=0, max_concurrent=max_concurrent, created_at=now
         )
     )
-    ledger.deposit(connection, now, account_id, credit)
+    ledger.deposit(connection, now, account_id, granted)
     return _get(connection, account_id)
+
+
+def _get(connection: Connection, account_id: str) -> Account:
+    row = connection.execute(select(accounts).where(accounts.c.id == account_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"no account has the id {shown(account_id)}")
+    return _account(row)
+
+
+def _all(connection: Connection) -> list[Account]:
+    return [_account(row) for row in connection.execute(select(accounts).order_by(accounts.c.created_at))]
+
+
+def _credit(connection: Connection, now: float, account_id: str, change: int) -> Account:
+    balance = connection.execute(
+        select(accounts.c.balance).where(accounts.c.id == account_id).with_for_update()
+    ).scalar_one_or_none()
+    if balance is not None and balance + change < 0:
+        raise InvalidInput("usd", change, f"its balance is {balance} points, and no more can be taken from it")
+    _get(connection, account_id)
+    ledger.deposit(connection, now, account_id, change)
+    return _get(connection, account_id)
+
+
+def _limit(connection: Connection, account_id: str, max_concurrent: int) -> Account:
+    _get(connection, account_id)
+    connection.execute(update(accounts).where(accounts.c.id == account_id).values(max_concurrent=max_concurrent))
+    verbs.promote(connection, account_id)
+    return _get(connection, account_id)
+
+
+def _create_key(
+    connection: Connection, now: float, account_id: str, key: str, name: str, *, is_first: bool = False
+) -> Key:
+    _get(connection, account_id)
+    connection.execute(
+        insert(api_keys).values(
+            id=key_id(key),
+            account_id=account_id,
+            key_hash=key_hash(key),
+            is_first=is_first,
+            created_at=now,
+            name=name,
+        )
+    )
+    return Key(key_id(key), account_id, name, now, None)
+
+
+def _keys(connection: Connection, account_id: str) -> list[Key]:
+    _get(connection, account_id)
+    rows = connection.execute(
+        select(api_keys).where(api_keys.c.account_id == account_id).order_by(api_keys.c.created_at)
+    )
+    return [_key(row) for row in rows]
+
+
+def _revoke_key(connection: Connection, now: float, id_of_key: str) -> Key:
+    connection.execute(
+        update(api_keys).where(api_keys.c.id == id_of_key, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+    row = connection.execute(select(api_keys).where(api_keys.c.id == id_of_key)).one_or_none()
+    if row is None:
+        raise NotFound(f"no key has the id {shown(id_of_key)}")
+    return _key(row)
+
+
+def _ensure_first(connection: Connection, now: float, granted: int, max_concurrent: int) -> Account:
+    found = connection.execute(
+        select(accounts).where(accounts.c.name == FIRST_ACCOUNT).order_by(accounts.c.created_at).limit(1)
+    ).one_or_none()
+    return _create(connection, now, FIRST_ACCOUNT, granted, max_concurrent) if found is None else _account(found)
 
 
 def _set_first_key(connection: Connection, now: float, account_id: str, key: str) -> None:
@@ -102,21 +269,36 @@ def _set_first_key(connection: Connection, now: float, account_id: str, key: str
     )
     known = connection.execute(update(api_keys).where(api_keys.c.id == key_id(key)).values(revoked_at=None))
     if known.rowcount == 0:
-        connection.execute(
-            insert(api_keys).values(
-                id=key_id(key), account_id=account_id, key_hash=key_hash(key), is_first=True, created_at=now
-            )
-        )
+        _create_key(connection, now, account_id, key, FIRST_ACCOUNT, is_first=True)
 
 
-def _authenticate(connection: Connection, key: str) -> str:
-    row = connection.execute(_KEY, {"of_key": key_id(key)}).one_or_none()
-    if row is None or not hmac.compare_digest(row.key_hash, key_hash(key)):
-        raise Unauthorized("the API key is not one of ours; send it as X-API-Key or as Authorization: Bearer")
-    account_id: str = row.account_id
-    return account_id
+def _has_first_key(connection: Connection, account_id: str) -> bool:
+    working = api_keys.c.is_first & api_keys.c.revoked_at.is_(None) & (api_keys.c.account_id == account_id)
+    return bool(connection.execute(select(func.count()).select_from(api_keys).where(working)).scalar_one())
 
 
-def _get(connection: Connection, account_id: str) -> Account:
-    row = connection.execute(select(accounts).where(accounts.c.id == account_id)).one()
-    return Account(row.id, row.name, row.balance, row.frozen, row.max_concurrent)
+# ---------------------------------------------------------------- rows and checks
+
+
+def _account(row: Row[tuple[object, ...]]) -> Account:
+    return Account(row.id, row.name, row.balance, row.frozen, row.max_concurrent, row.created_at)
+
+
+def _key(row: Row[tuple[object, ...]]) -> Key:
+    return Key(row.id, row.account_id, row.name, row.created_at, row.revoked_at)
+
+
+def _points(field: str, usd: float) -> int:
+    if not -MOST_USD <= usd <= MOST_USD:
+        raise InvalidInput(field, usd, f"allowed are US$ {-MOST_USD:,.0f} to {MOST_USD:,.0f}")
+    return points(usd)
+
+
+def _check_name(field: str, name: str) -> None:
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise InvalidInput(field, name, f"allowed is a text of at most {LONGEST_NAME} printable characters")
+
+
+def _check_limit(max_concurrent: int) -> None:
+    if not 1 <= max_concurrent <= MOST_CONCURRENT:
+        raise InvalidInput("max_concurrent", max_concurrent, f"allowed are 1 to {MOST_CONCURRENT:,} tasks")

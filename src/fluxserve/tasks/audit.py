@@ -38,6 +38,13 @@ CHECKS: dict[str, str] = {
         GROUP BY a.id, a.max_concurrent
         HAVING SUM(CASE WHEN t.state = 'staged' THEN 1 ELSE 0 END) > 0
         AND SUM(CASE WHEN t.state IN ('pending', 'processing') THEN 1 ELSE 0 END) < a.max_concurrent""",
+    "a private task costs nothing": """
+        SELECT id FROM tasks WHERE pool <> 'public' AND (price <> 0 OR pool <> account_id)""",
+    "a finished task's webhook is in the outbox, and no other's": """
+        SELECT t.id FROM tasks t LEFT JOIN webhooks w ON w.task_id = t.id
+        WHERE (t.webhook_url IS NOT NULL AND t.state IN ('completed', 'failed')) <> (w.id IS NOT NULL)""",
+    "an idempotency key is its task's account's": """
+        SELECT i.task_id FROM idempotency_keys i JOIN tasks t ON t.id = i.task_id WHERE t.account_id <> i.account_id""",
 }
 
 

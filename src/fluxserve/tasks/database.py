@@ -1,23 +1,24 @@
 """The one way to the database: a verb is a function of a connection, run inside a transaction.
 
 `Database.write` runs a verb and returns when its transaction is durable. All writes of a process go through one thread
-that takes whatever verbs are waiting, gives each a savepoint, and commits them together: with `synchronous=FULL` a
-commit is a disk flush, and sixteen callers can share one. Nobody is answered before the commit. A verb that raises
-loses its own savepoint and nothing else.
+that takes whatever verbs are waiting, gives each a savepoint, and commits them together: a durable commit is a disk
+flush, and sixteen callers can share one. Nobody is answered before the commit. A verb that raises loses its own
+savepoint and nothing else. Several servers on one PostgreSQL have such a thread each; rows are locked between them,
+and a batch that two of them would wait for for ever (a deadlock, which PostgreSQL ends) is tried again verb by verb.
 
-`Database.read` runs a function on a reading connection of its own, beside the writer (WAL).
+`Database.read` runs a function on a reading connection of its own, beside the writer.
 """
 
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from fluxserve.domain.errors import Unavailable
 
@@ -25,50 +26,28 @@ T = TypeVar("T")
 Verb = Callable[[Connection], T]
 
 MOST_TOGETHER = 64  # verbs in one commit
-BUSY_SECONDS = 10
-
-
-def open_engine(path: Path, *, synchronous: str = "FULL", driver: Any = None) -> Engine:
-    """SQLite at `path`, as everything here wants it: WAL, durable commits, writers that queue instead of failing.
-
-    `synchronous` and `driver` (a DB-API module in place of `sqlite3`) exist for the power-loss test, which watches
-    every write on its way to the disk and must be able to show what NORMAL would lose.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-        module=driver,
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver starts no transaction by itself; `begin` below does
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute(f"PRAGMA synchronous={synchronous}")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A transaction that reads first and writes then can't be upgraded once another has written: take the
-        # write lock at its beginning. Readers don't need it.
-        reads_only = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-
-    return engine
+TRIES = 5  # of a verb that keeps meeting another server's
+COLLISIONS = ("40P01", "40001")  # PostgreSQL's numbers for a deadlock and a serialization failure: nothing was done
+_DATABASE_CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 
 
 class Database:
-    """Runs verbs on a SQLite engine, from async code."""
+    """Runs verbs on an engine of `fluxserve.tasks.engines`, from async code."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.is_shared = engine.dialect.name == "postgresql"  # with other servers, as a file never is
         self._waiting: queue.SimpleQueue[tuple[Verb[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="database-read")
         self._writer = threading.Thread(target=self._write_all, name="database-write", daemon=True)
         self._writer.start()
+
+    def now(self, connection: Connection) -> float:
+        """The time that leases and deadlines go by, in unix seconds: the database's own where servers share one."""
+        if not self.is_shared:
+            return time.time()
+        seconds: float = connection.execute(_DATABASE_CLOCK).scalar_one()
+        return seconds
 
     async def write(self, verb: Verb[T]) -> T:
         """Run `verb` in a transaction; when this returns, what it did survives a power loss."""
@@ -89,10 +68,10 @@ class Database:
         self._waiting.put(None)
         self._writer.join()
         self._readers.shutdown()
-        self._engine.dispose()
+        self.engine.dispose()
 
     def _read(self, look: Verb[T]) -> T:
-        with self._engine.connect().execution_options(reads_only=True) as connection:
+        with self.engine.connect().execution_options(reads_only=True) as connection:
             return look(connection)
 
     def _write_all(self) -> None:
@@ -111,25 +90,54 @@ class Database:
 
     def _commit_together(self, batch: list[tuple[Verb[Any], Future[Any]]]) -> None:
         running = [(verb, future) for verb, future in batch if future.set_running_or_notify_cancel()]
-        endings: list[Callable[[], None]] = []
         try:
-            with self._engine.begin() as connection:
-                for verb, future in running:
-                    try:
-                        with connection.begin_nested():
-                            result = verb(connection)
-                    except OperationalError:
-                        raise  # the database itself: nothing of this batch may be believed
-                    except BaseException as error:
-                        endings.append(_ending(future.set_exception, error))
-                    else:
-                        endings.append(_ending(future.set_result, result))
+            endings = self._transaction(running)
+        except DBAPIError as error:
+            if _is_collision(error):
+                endings = [ending for each in running for ending in self._alone(each)]
+            else:
+                endings = _all_refused(running, error)
         except BaseException as error:
-            refusal = Unavailable(f"the database did not take it: {error}")
-            refusal.__cause__ = error
-            endings = [_ending(future.set_exception, refusal) for _, future in running]
+            endings = _all_refused(running, error)
         for end in endings:
             end()
+
+    def _transaction(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
+        """Run them and commit. Returns how each future is to be ended."""
+        endings: list[Callable[[], None]] = []
+        with self.engine.begin() as connection:
+            for verb, future in running:
+                try:
+                    with connection.begin_nested():
+                        result = verb(connection)
+                except OperationalError:
+                    raise  # the database itself: nothing of this batch may be believed
+                except BaseException as error:
+                    endings.append(_ending(future.set_exception, error))
+                else:
+                    endings.append(_ending(future.set_result, result))
+        return endings
+
+    def _alone(self, one: tuple[Verb[Any], Future[Any]]) -> list[Callable[[], None]]:
+        """A verb in a transaction of its own, again and again while it collides with another server's."""
+        for _ in range(TRIES):
+            try:
+                return self._transaction([one])
+            except BaseException as error:
+                failure = error
+                if not (isinstance(error, DBAPIError) and _is_collision(error)):
+                    break
+        return _all_refused([one], failure)
+
+
+def _is_collision(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in COLLISIONS
+
+
+def _all_refused(running: list[tuple[Verb[Any], Future[Any]]], error: BaseException) -> list[Callable[[], None]]:
+    refusal = Unavailable(f"the database did not take it: {error}")
+    refusal.__cause__ = error
+    return [_ending(future.set_exception, refusal) for _, future in running]
 
 
 def _ending(settle: Callable[[Any], None], value: object) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Bring a database's tables up to date, by Alembic's numbered migrations."""
+"""Open a database with its tables up to date, by Alembic's numbered migrations."""
 
 from pathlib import Path
 
@@ -6,10 +6,24 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine
 
+from fluxserve.tasks.database import Database
+from fluxserve.tasks.engines import open_postgresql, open_sqlite, refuse_unsafe
 
-def migrate(engine: Engine) -> None:
-    """Run the migrations that this database has not had; each is one transaction."""
+
+def open_database(address: str | None, path: Path) -> Database:
+    """The PostgreSQL database at `address`, or else the SQLite one at `path`: safe, and up to date.
+
+    Raises `DatabaseError`.
+    """
+    engine = open_sqlite(path) if address is None else open_postgresql(address)
+    refuse_unsafe(engine)
+    migrate(engine)
+    return Database(engine)
+
+
+def migrate(engine: Engine, to: str = "head") -> None:
+    """Run the migrations that this database has not had, up to the one numbered `to`; each is one transaction."""
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     settings.attributes["engine"] = engine
-    command.upgrade(settings, "head")
+    command.upgrade(settings, to)

@@ -1,130 +1,227 @@
 """The queue as the rest of the house uses it: the verbs, awaited, with a signal when there is something to do."""
 
-import asyncio
-import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+from sqlalchemy import Connection
+
+from fluxserve.config import PriceSettings
 from fluxserve.domain.credits import price
 from fluxserve.domain.generation import Generation
-from fluxserve.domain.task import Ending, Output, Task
-from fluxserve.tasks import verbs
+from fluxserve.domain.task import Ending, Output, Repeatable, Submission, Task, Waiting
+from fluxserve.tasks import lists, pictures, repeats, verbs
 from fluxserve.tasks.audit import audit
 from fluxserve.tasks.database import Database
+from fluxserve.tasks.lists import Page, Sought
+from fluxserve.tasks.pictures import Stored
+from fluxserve.tasks.signals import CANCEL, POST, WAKE, Clock, Signals
 from fluxserve.tasks.verbs import Held
 
-Clock = Callable[[], float]
+T = TypeVar("T")
 
-__all__ = ["Clock", "Held", "Queue", "Rules"]
+MOST_EXPIRED = 500  # tasks that one pass ends
+
+__all__ = ["Held", "Queue", "Rules"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
+    """`prices` are points a picture, by model."""
+
     lease_seconds: float = 30.0
     losses_allowed: int = 3
     most_staged: int = 50
+    deadline_seconds: float = 86_400.0
+    prices: Mapping[str, int] = field(default_factory=lambda: PriceSettings().of_models)
 
 
 class Queue:
-    """Each method is one transaction.
+    """Each method is one transaction. `signals` tells whoever waits for what it does."""
 
-    `wake` is set whenever a task may have become claimable, `cancel_wished` when one that runs should be stopped.
-    """
-
-    def __init__(self, database: Database, rules: Rules, clock: Clock = time.time) -> None:
+    def __init__(
+        self, database: Database, rules: Rules, signals: Signals | None = None, clock: Clock | None = None
+    ) -> None:
+        self.signals = signals or Signals(database)
         self._database = database
         self._rules = rules
-        self._clock = clock
-        self.wake = asyncio.Event()
-        self.cancel_wished = asyncio.Event()
+        self._clock = clock or database.now
 
-    async def submit(self, account_id: str, request: dict[str, object], generation: Generation) -> Task:
+    # ------------------------------------------------------------ for callers
+
+    def price(self, generation: Generation) -> int:
+        """What it would cost in the public pool, in points."""
+        return price(generation, self._rules.prices)
+
+    async def submit(self, asked: Submission) -> Task:
         """Accept a task. When this returns it is durable and its price is held."""
-        task = await self._database.write(
-            lambda connection: verbs.submit(
+
+        def verb(connection: Connection) -> Task:
+            now = self._clock(connection)
+            return verbs.submit(
                 connection,
-                self._clock(),
+                now,
+                asked,
                 task_id=str(uuid.uuid4()),
-                account_id=account_id,
-                request=request,
-                generation=generation,
-                price=price(generation),
+                price=self.price(asked.generation),
+                deadline=now + (asked.deadline_seconds or self._rules.deadline_seconds),
                 most_staged=self._rules.most_staged,
             )
+
+        return await self._write(verb, lambda _: (WAKE,))
+
+    async def made_before(self, account_id: str, repeatable: Repeatable) -> Task | None:
+        """The task that this request made when it came first, as it was then. Raises `KeyReused`."""
+        return await self._database.read(
+            lambda connection: repeats.made_before(connection, self._clock(connection), account_id, repeatable)
         )
-        self.wake.set()
-        return task
 
     async def get(self, account_id: str, task_id: str) -> Task:
+        """Raises `NotFound`, also for another account's task."""
         return await self._database.read(lambda connection: verbs.get(connection, account_id, task_id))
 
     async def cancel(self, account_id: str, task_id: str) -> Task:
-        task = await self._database.write(
-            lambda connection: verbs.cancel(connection, self._clock(), account_id, task_id)
+        """Raises `NotFound`."""
+        return await self._write(
+            lambda connection: verbs.cancel(connection, self._clock(connection), account_id, task_id),
+            lambda _: (WAKE, CANCEL, POST, task_id),
         )
-        self.cancel_wished.set()
-        return task
 
-    async def waiting(self, most: int) -> list[str]:
+    async def cancel_all(self, account_id: str, sought: Sought) -> list[Task]:
+        return await self._write(
+            lambda connection: verbs.cancel_all(connection, self._clock(connection), account_id, sought),
+            lambda cancelled: (WAKE, CANCEL, POST, *(task.id for task in cancelled)),
+        )
+
+    async def open_tasks(self, account_id: str) -> list[Task]:
+        """Those that have not ended, oldest first."""
+        return await self._database.read(lambda connection: lists.open_tasks(connection, account_id, Sought()))
+
+    async def history(self, account_id: str, sought: Sought, page: int, size: int) -> Page:
+        """Page number `page`, from 1, of `size` tasks each, newest first."""
+        return await self._database.read(lambda connection: lists.history(connection, account_id, sought, page, size))
+
+    async def preview(self, task_id: str) -> bytes | None:
+        """How a task that is being drawn looks so far, as a small PNG."""
+        return await self._database.read(lambda connection: pictures.preview(connection, task_id))
+
+    # ------------------------------------------------------------ for the floor
+
+    async def waiting(self, most: int) -> list[Waiting]:
+        """The oldest pending tasks of each account and pool, at most so many of each, in no order."""
         return await self._database.read(lambda connection: verbs.waiting(connection, most))
 
     async def claim(self, task_ids: Iterable[str]) -> list[Task]:
         chosen = list(task_ids)
-        return await self._database.write(
-            lambda connection: verbs.claim(connection, self._clock(), self._rules.lease_seconds, chosen)
+        return await self._write(
+            lambda connection: verbs.claim(connection, self._clock(connection), self._rules.lease_seconds, chosen),
+            lambda claimed: [task.id for task in claimed],
         )
 
     async def renew(self, held: Iterable[Held]) -> set[Held]:
         running = list(held)
         return await self._database.write(
-            lambda connection: verbs.renew(connection, self._clock(), self._rules.lease_seconds, running)
+            lambda connection: verbs.renew(connection, self._clock(connection), self._rules.lease_seconds, running)
         )
 
-    async def progress(self, held: Held, step: int) -> bool:
-        return await self._database.write(
-            lambda connection: verbs.progress(connection, self._clock(), self._rules.lease_seconds, held, step)
+    async def progress(self, held: Held, step: int, steps: int | None = None, preview: bytes = b"") -> bool:
+        """`step` of `steps` denoising steps are done, 0 of unknown many as it begins."""
+        return await self._write(
+            lambda connection: verbs.progress(
+                connection, self._clock(connection), self._rules.lease_seconds, held, step, steps, preview
+            ),
+            lambda _: (held.task_id,),
         )
 
     async def wished_cancelled(self) -> list[Held]:
         return await self._database.read(verbs.wished_cancelled)
 
     async def finish(self, held: Held, ending: Ending) -> Task | None:
-        task = await self._database.write(
-            lambda connection: verbs.finish(connection, self._clock(), held, ending, self._rules.losses_allowed)
+        return await self._write(
+            lambda connection: verbs.finish(
+                connection, self._clock(connection), held, ending, self._rules.losses_allowed
+            ),
+            lambda task: (WAKE, held.task_id, *((POST,) if task and task.webhook else ())),
         )
-        self.wake.set()
-        return task
 
     async def rescue(self, *, everything: bool = False) -> list[Task]:
-        rescued = await self._database.write(
+        """Take back the tasks whose leases have run out, or all that are running."""
+        return await self._write(
             lambda connection: verbs.rescue(
-                connection, self._clock(), self._rules.losses_allowed, everything=everything
-            )
+                connection, self._clock(connection), self._rules.losses_allowed, everything=everything
+            ),
+            _of_several,
         )
-        if rescued:
-            self.wake.set()
-        return rescued
 
-    async def output(self, output_id: str) -> Output:
-        return await self._database.read(lambda connection: verbs.output(connection, self._clock(), output_id))
+    async def expire(self) -> list[Task]:
+        """End the waiting tasks whose deadlines have passed, and have those that run stopped."""
+        return await self._write(
+            lambda connection: verbs.expire(connection, self._clock(connection), MOST_EXPIRED), _of_several
+        )
+
+    # ------------------------------------------------------------ pictures on the shelf
+
+    async def stored(self, picture_id: str) -> Stored:
+        """An output or an upload, by its address. Raises `NotFound` when there is none, or no longer."""
+        return await self._database.read(
+            lambda connection: pictures.stored(connection, self._clock(connection), picture_id)
+        )
 
     async def expired_outputs(self, most: int) -> list[Output]:
-        return await self._database.read(lambda connection: verbs.expired_outputs(connection, self._clock(), most))
-
-    async def spent_inputs(self, most: int) -> list[str]:
-        return await self._database.read(lambda connection: verbs.spent_inputs(connection, most))
-
-    async def forget_inputs(self, keys: Iterable[str]) -> None:
-        spent = list(keys)
-        await self._database.write(lambda connection: verbs.forget_inputs(connection, spent))
-
-    async def kept_keys(self) -> set[str]:
-        return await self._database.read(verbs.kept_keys)
+        return await self._database.read(
+            lambda connection: pictures.expired_outputs(connection, self._clock(connection), most)
+        )
 
     async def mark_swept(self, output_ids: Iterable[str]) -> None:
         swept = list(output_ids)
-        await self._database.write(lambda connection: verbs.mark_swept(connection, self._clock(), swept))
+        await self._database.write(lambda connection: pictures.mark_swept(connection, self._clock(connection), swept))
+
+    async def spent_inputs(self, most: int) -> list[str]:
+        return await self._database.read(lambda connection: pictures.spent_inputs(connection, most))
+
+    async def forget_inputs(self, keys: Iterable[str]) -> None:
+        spent = list(keys)
+        await self._database.write(lambda connection: pictures.forget_inputs(connection, spent))
+
+    async def add_upload(self, upload_id: str, account_id: str, key: str, keep_seconds: float) -> None:
+        await self._database.write(
+            lambda connection: pictures.add_upload(
+                connection, upload_id, account_id, key, self._clock(connection) + keep_seconds
+            )
+        )
+
+    async def expired_uploads(self, most: int) -> list[str]:
+        return await self._database.read(
+            lambda connection: pictures.expired_uploads(connection, self._clock(connection), most)
+        )
+
+    async def forget_uploads(self, keys: Iterable[str]) -> None:
+        old = list(keys)
+        await self._database.write(lambda connection: pictures.forget_uploads(connection, old))
+
+    async def kept_keys(self) -> set[str]:
+        return await self._database.read(pictures.kept_keys)
+
+    # ------------------------------------------------------------ the whole
+
+    async def forget_old_repeats(self) -> None:
+        await self._database.write(lambda connection: repeats.forget_old(connection, self._clock(connection)))
 
     async def audit(self) -> list[str]:
         return await self._database.read(audit)
+
+    async def _write(self, verb: Callable[[Connection], T], signals: Callable[[T], Iterable[str]]) -> T:
+        """Run a verb, then tell whoever waits for what it did: the other servers by its own transaction."""
+
+        def announcing(connection: Connection) -> T:
+            result = verb(connection)
+            return self.signals.announcing(connection, signals(result), result)
+
+        result = await self._database.write(announcing)
+        self.signals.give(*signals(result))
+        return result
+
+
+def _of_several(moved: list[Task]) -> Iterable[str]:
+    return (WAKE, CANCEL, POST, *(task.id for task in moved)) if moved else ()

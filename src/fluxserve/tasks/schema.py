@@ -22,6 +22,8 @@ from sqlalchemy import (
     text,
 )
 
+from fluxserve.domain.task import PUBLIC
+
 metadata = MetaData()
 _points = BigInteger().with_variant(Integer, "sqlite")
 _serial = BigInteger().with_variant(Integer, "sqlite")
@@ -29,6 +31,9 @@ _serial = BigInteger().with_variant(Integer, "sqlite")
 # A query must say this, word for word, for the database to know that the index of an account's open tasks will do.
 # Else it goes through the tasks of all accounts.
 IS_OPEN = text("state IN ('staged', 'pending', 'processing')")
+_HAS_DEADLINE = text("deadline IS NOT NULL AND state IN ('staged', 'pending', 'processing')")
+_TO_SEND = text("next_at IS NOT NULL")
+_ZERO = text("0")
 
 accounts = Table(
     "accounts",
@@ -39,6 +44,7 @@ accounts = Table(
     Column("frozen", _points, nullable=False),  # held for tasks that are not finished
     Column("max_concurrent", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("served", _points, nullable=False, server_default=_ZERO),  # work that it was given, by which turns go
     CheckConstraint("balance >= 0", name="balance_not_negative"),
     CheckConstraint("frozen >= 0", name="frozen_not_negative"),
 )
@@ -52,6 +58,7 @@ api_keys = Table(
     Column("is_first", Boolean, nullable=False),  # the one that settings or the first start made
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("name", Text, nullable=False, server_default=""),
 )
 
 tasks = Table(
@@ -74,10 +81,24 @@ tasks = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("cancel_wished_at", Float),  # a mark, not a state: heeded by the worker between steps
+    Column("steps", Integer),  # of which `step` are done
+    Column("api_key_id", String(16)),  # that it came with
+    Column("model", Text, nullable=False, server_default=""),  # of the generation
+    Column("pool", String(36), nullable=False, server_default=PUBLIC),  # whose workers draw it
+    Column("work", _points, nullable=False, server_default=_ZERO),  # predicted: pixels times steps
+    Column("turn", _points),  # where the turns of all accounts stood when it was claimed
+    Column("deadline", Float),
+    Column("cancel_code", Text),  # why a running one is to be stopped: it becomes the error's code
+    Column("version", Integer, nullable=False, server_default=_ZERO),  # grows with every change that a caller can see
+    Column("webhook_url", Text),
+    Column("webhook_secret", Text),
     CheckConstraint("state IN ('staged', 'pending', 'processing', 'completed', 'failed')", name="known_state"),
     CheckConstraint("(state = 'processing') = (lease_until IS NOT NULL)", name="lease_while_processing"),
     CheckConstraint("(state IN ('completed', 'failed')) = (ended_at IS NOT NULL)", name="ended_when_final"),
     Index("tasks_by_state", "state", "number"),
+    Index("tasks_by_account", "account_id", "number"),
+    Index("tasks_by_turn", "turn"),
+    Index("tasks_by_deadline", "deadline", sqlite_where=_HAS_DEADLINE, postgresql_where=_HAS_DEADLINE),
     Index(
         "tasks_open_by_account",
         "account_id",
@@ -116,6 +137,63 @@ inputs = Table(  # callers' pictures on the shelf that a task is drawn from; a r
     metadata,
     Column("key", String(40), primary_key=True),
     Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
+)
+
+uploads = Table(  # callers' pictures that wait at an address of ours to be asked for
+    "uploads",
+    metadata,
+    Column("id", String(32), primary_key=True),  # 128 random bits, as an output's
+    Column("account_id", String(36), ForeignKey("accounts.id"), nullable=False),
+    Column("key", String(40), nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index("uploads_by_expiry", "expires_at"),
+)
+
+previews = Table(  # how a task that is being drawn looks so far
+    "previews",
+    metadata,
+    Column("task_id", String(36), ForeignKey("tasks.id"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),  # a small PNG
+)
+
+idempotency_keys = Table(  # what a caller who repeats a request is told: the task that it made
+    "idempotency_keys",
+    metadata,
+    Column("account_id", String(36), ForeignKey("accounts.id"), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
+    Column("first_state", String(10), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("idempotency_keys_by_age", "created_at"),
+)
+
+webhooks = Table(  # one for each finished task whose caller wants to hear of it
+    "webhooks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # scheme, host and port: receivers that share it wait for each other
+    Column("created_at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float),  # null once it is delivered or given up
+    Column("delivered_at", Float),
+    Index("webhooks_due", "origin", "next_at", sqlite_where=_TO_SEND, postgresql_where=_TO_SEND),
+)
+
+deliveries = Table(  # each attempt to send one
+    "deliveries",
+    metadata,
+    Column("id", _serial, primary_key=True),
+    Column("webhook_id", String(36), ForeignKey("webhooks.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("status", Integer),  # HTTP's; null where there was no answer
+    Column("error", Text),
+    Index("deliveries_by_webhook", "webhook_id"),
 )
 
 ledger = Table(

@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, bindparam, delete, func, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, bindparam, func, insert, select, update
 
-from fluxserve.domain.errors import Abandoned, CancelledByCaller, NotFound, TooMany, shown
-from fluxserve.domain.generation import Generation, from_json, images_of, to_json
+from fluxserve.domain.credits import work
+from fluxserve.domain.errors import Abandoned, CancelledByCaller, Expired, NotFound, TooMany, shown
+from fluxserve.domain.generation import images_of, to_json
 from fluxserve.domain.task import (
     MOVES,
+    PUBLIC,
     Completed,
     Ending,
     Errored,
@@ -22,15 +24,19 @@ from fluxserve.domain.task import (
     Move,
     Output,
     State,
+    Submission,
     Task,
+    Waiting,
     WorkerLost,
 )
-from fluxserve.tasks import ledger
+from fluxserve.tasks import ledger, outbox, pictures, repeats
+from fluxserve.tasks.lists import Sought, open_tasks
+from fluxserve.tasks.rows import row_of, task_of
 from fluxserve.tasks.schema import IS_OPEN, accounts, inputs, outputs, tasks
 
 OPEN = (State.PENDING, State.PROCESSING)
-FINAL = tuple(state for state in State if state.is_final)
 RETRY_AFTER_SECONDS = 5
+CANCELLED = "cancelled by the caller"
 
 
 def _count(states: tuple[State, ...]) -> ScalarSelect[int]:
@@ -47,6 +53,8 @@ _STAGED = select(_count((State.STAGED,)))
 _NEW_TASK = insert(tasks)
 _NEW_INPUT = insert(inputs)
 _TASK = select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.account_id == bindparam("of_account"))
+_ACCOUNT_LOCK = select(accounts.c.id).where(accounts.c.id == bindparam("of_account")).with_for_update()
+_LAST_TURN = select(func.coalesce(func.max(tasks.c.turn), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +71,74 @@ class Held:
 def submit(
     connection: Connection,
     now: float,
+    asked: Submission,
     *,
     task_id: str,
-    account_id: str,
-    request: dict[str, object],
-    generation: Generation,
     price: int,
+    deadline: float,
     most_staged: int,
 ) -> Task:
     """Accept a task: hold its price and queue it, staged if its account is at its limit.
 
-    Raises `NotEnoughCredits` or `TooMany`; then nothing has changed.
+    A request that came before makes no second one: its task is returned as it was then. Raises `KeyReused`,
+    `NotEnoughCredits` or `TooMany`; then nothing has changed.
     """
-    state = _first_state(connection, account_id, most_staged)
+    account_id, generation = asked.account_id, asked.generation
+    _lock_account(connection, account_id)
+    if asked.repeatable and (before := repeats.made_before(connection, now, account_id, asked.repeatable)):
+        return before
+    task = Task(
+        id=task_id,
+        account_id=account_id,
+        request=asked.request,
+        generation=generation,
+        state=_first_state(connection, account_id, most_staged),
+        price=0 if asked.is_private else price,
+        attempt=0,
+        losses=0,
+        created_at=now,
+        pool=account_id if asked.is_private else PUBLIC,
+        api_key_id=asked.api_key_id,
+        deadline=deadline,
+        webhook=asked.webhook,
+    )
     connection.execute(
         _NEW_TASK,
         {
-            "id": task_id,
+            "id": task.id,
             "account_id": account_id,
-            "request": json.dumps(request),
+            "request": json.dumps(task.request),
             "generation": json.dumps(to_json(generation)),
-            "state": state,
-            "price": price,
+            "state": task.state,
+            "price": task.price,
             "attempt": 0,
             "losses": 0,
             "created_at": now,
+            "api_key_id": task.api_key_id,
+            "model": generation.model,
+            "pool": task.pool,
+            "work": work(generation),
+            "deadline": deadline,
+            "webhook_url": task.webhook and task.webhook.url,
+            "webhook_secret": task.webhook and task.webhook.secret,
         },
     )
     images = images_of(generation)
     if images:
         connection.execute(_NEW_INPUT, [{"key": key, "task_id": task_id} for key in images])
-    ledger.hold(connection, now, account_id, task_id, price)
-    return Task(task_id, account_id, request, generation, state, price, attempt=0, losses=0, created_at=now)
+    ledger.hold(connection, now, account_id, task_id, task.price)
+    if asked.repeatable:
+        repeats.note(connection, now, task, asked.repeatable)
+    return task
+
+
+def _lock_account(connection: Connection, account_id: str) -> None:
+    """What is counted next stays as it was counted. SQLite has one writer in any case.
+
+    A statement of its own: one that waits for a row counts as of before its wait.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(_ACCOUNT_LOCK, {"of_account": account_id})
 
 
 def _first_state(connection: Connection, account_id: str, most_staged: int) -> State:
@@ -114,32 +158,49 @@ def get(connection: Connection, account_id: str, task_id: str) -> Task:
     row = connection.execute(_TASK, {"of_task": task_id, "of_account": account_id}).one_or_none()
     if row is None:
         raise NotFound(f"no task has the id {shown(task_id)}")
-    return _task(connection, row)
+    return task_of(connection, row)
 
 
 def cancel(connection: Connection, now: float, account_id: str, task_id: str) -> Task:
-    """End a waiting task at once; mark one that is being drawn, to be stopped between steps."""
-    task = get(connection, account_id, task_id)
-    if task.state in MOVES[Move.CANCEL][0]:
-        _end(connection, now, task, Move.CANCEL, CancelledByCaller.code, "cancelled by the caller")
-    elif not task.state.is_final:
-        connection.execute(update(tasks).where(tasks.c.id == task_id).values(cancel_wished_at=now))
+    """End a waiting task at once; mark one that is being drawn, to be stopped between steps. Raises `NotFound`."""
+    get(connection, account_id, task_id)
+    _stop(connection, now, task_id, Move.CANCEL, CancelledByCaller.code, CANCELLED)
     return get(connection, account_id, task_id)
+
+
+def cancel_all(connection: Connection, now: float, account_id: str, sought: Sought) -> list[Task]:
+    """The same for all of an account's tasks that are sought and have not ended."""
+    return [cancel(connection, now, account_id, task.id) for task in open_tasks(connection, account_id, sought)]
 
 
 # ---------------------------------------------------------------- the dispatcher's verbs
 
 
-def waiting(connection: Connection, most: int) -> list[str]:
-    """The ids of the pending tasks, oldest first."""
-    oldest = select(tasks.c.id).where(tasks.c.state == State.PENDING).order_by(tasks.c.number).limit(most)
-    return list(connection.execute(oldest).scalars())
+def waiting(connection: Connection, most: int) -> list[Waiting]:
+    """The oldest pending tasks of each account and pool, at most so many of each, in no order."""
+    rank = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.pool), order_by=tasks.c.number)
+    pending = (
+        select(tasks.c.id, tasks.c.account_id, tasks.c.pool, tasks.c.number, tasks.c.work, rank.label("rank"))
+        .where(tasks.c.state == State.PENDING)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(pending, accounts.c.served)
+        .join(accounts, accounts.c.id == pending.c.account_id)
+        .where(pending.c.rank <= most)
+    ).all()
+    last = connection.execute(_LAST_TURN).scalar_one() if rows else 0
+    return [Waiting(row.id, row.account_id, row.pool, row.number, row.work, max(row.served, last)) for row in rows]
 
 
 def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
-    """Take pending tasks for a new attempt each; those that are pending no longer are left out."""
+    """Take pending tasks for a new attempt each; those that are pending no longer are left out.
+
+    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996).
+    """
     claimed = []
     for task_id in task_ids:
+        turn = _turn(connection, task_id)
         changed = _move(
             connection,
             Move.CLAIM,
@@ -148,10 +209,22 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
             lease_until=now + lease_seconds,
             started_at=now,
             step=None,
+            turn=turn,
         )
         if changed:
-            claimed.append(_task(connection, _row(connection, task_id)))
+            row = row_of(connection, task_id)
+            connection.execute(update(accounts).where(accounts.c.id == row.account_id).values(served=turn + row.work))
+            claimed.append(task_of(connection, row))
     return claimed
+
+
+def _turn(connection: Connection, task_id: str) -> int:
+    """Where its account stands: where it had come to, or where the others are if it was idle meanwhile."""
+    served: int = connection.execute(
+        select(accounts.c.served).join(tasks, tasks.c.account_id == accounts.c.id).where(tasks.c.id == task_id)
+    ).scalar_one()
+    last: int = connection.execute(_LAST_TURN).scalar_one()
+    return max(served, last)
 
 
 def renew(connection: Connection, now: float, lease_seconds: float, held: Iterable[Held]) -> set[Held]:
@@ -159,9 +232,25 @@ def renew(connection: Connection, now: float, lease_seconds: float, held: Iterab
     return {each for each in held if _touch(connection, each, lease_until=now + lease_seconds)}
 
 
-def progress(connection: Connection, now: float, lease_seconds: float, held: Held, step: int) -> bool:
-    """Note that `step` steps are done (0: begun), and renew. False if the attempt holds the task no longer."""
-    return _touch(connection, held, lease_until=now + lease_seconds, step=step)
+def progress(
+    connection: Connection,
+    now: float,
+    lease_seconds: float,
+    held: Held,
+    step: int,
+    steps: int | None = None,
+    preview: bytes = b"",
+) -> bool:
+    """Note that `step` of `steps` are done (0: begun) and how the picture looks, and renew.
+
+    False if the attempt holds the task no longer.
+    """
+    is_held = _touch(
+        connection, held, lease_until=now + lease_seconds, step=step, steps=steps, version=tasks.c.version + 1
+    )
+    if is_held and preview:
+        pictures.set_preview(connection, held.task_id, preview)
+    return is_held
 
 
 def wished_cancelled(connection: Connection) -> list[Held]:
@@ -179,17 +268,16 @@ def finish(connection: Connection, now: float, held: Held, ending: Ending, losse
 
     Returns the task as it is now, or None if this attempt held it no longer: then nothing changes.
     """
-    row = connection.execute(
-        select(tasks).where(
-            tasks.c.id == held.task_id, tasks.c.attempt == held.attempt, tasks.c.state == State.PROCESSING
-        )
-    ).one_or_none()
+    row = _locked(connection, _is_held(held))
     if row is None:
         return None
-    task = _task(connection, row)
+    task = task_of(connection, row)
+    pictures.forget_preview(connection, held.task_id)
     match ending:
-        case Completed(pictures):
-            _complete(connection, now, task, pictures)
+        case Completed(finished):
+            _complete(connection, now, task, finished)
+        case Errored(CancelledByCaller.code) if row.cancel_code == Expired.code:
+            _end(connection, now, task, Move.FAIL, Expired.code, _expired(task))
         case Errored(code, message):
             _end(connection, now, task, Move.FAIL, code, message)
         case WorkerLost(reason) if task.losses + 1 >= losses_allowed:
@@ -199,7 +287,23 @@ def finish(connection: Connection, now: float, held: Held, ending: Ending, losse
             _back_to_pending(connection, now, row, Move.LOSE, losses=task.losses + 1)
         case GivenBack():
             _back_to_pending(connection, now, row, Move.RELEASE, losses=task.losses)
-    return _task(connection, _row(connection, held.task_id))
+    return task_of(connection, row_of(connection, held.task_id))
+
+
+def expire(connection: Connection, now: float, most: int) -> list[Task]:
+    """End the waiting tasks whose deadlines have passed, and mark those that are being drawn to be stopped."""
+    late = connection.execute(
+        select(tasks.c.id)
+        .where(tasks.c.deadline <= now, IS_OPEN, tasks.c.cancel_wished_at.is_(None))
+        .order_by(tasks.c.deadline)
+        .limit(most)
+    ).scalars()
+    ended = []
+    for task_id in late.all():
+        task = task_of(connection, row_of(connection, task_id))
+        _stop(connection, now, task_id, Move.EXPIRE, Expired.code, _expired(task))
+        ended.append(task_of(connection, row_of(connection, task_id)))
+    return ended
 
 
 def rescue(connection: Connection, now: float, losses_allowed: int, *, everything: bool = False) -> list[Task]:
@@ -220,53 +324,21 @@ def rescue(connection: Connection, now: float, losses_allowed: int, *, everythin
     return rescued
 
 
-# ---------------------------------------------------------------- outputs
-
-
-def output(connection: Connection, now: float, output_id: str) -> Output:
-    """Raises `NotFound` when there is none, or no longer."""
-    row = connection.execute(select(outputs).where(outputs.c.id == output_id, outputs.c.expires_at > now)).one_or_none()
-    if row is None:
-        raise NotFound("no picture has this address, or it has expired")
-    return _output(row)
-
-
-def expired_outputs(connection: Connection, now: float, most: int) -> list[Output]:
-    """Outputs past their time whose bytes have not been swept."""
-    rows = connection.execute(
-        select(outputs).where(outputs.c.expires_at <= now, outputs.c.swept_at.is_(None)).limit(most)
-    )
-    return [_output(row) for row in rows]
-
-
-def kept_keys(connection: Connection) -> set[str]:
-    """The keys of all inputs, and of all outputs whose bytes have not been swept."""
-    kept = union_all(select(inputs.c.key), select(outputs.c.key).where(outputs.c.swept_at.is_(None)))
-    return set(connection.execute(kept).scalars())
-
-
-def mark_swept(connection: Connection, now: float, output_ids: Iterable[str]) -> None:
-    connection.execute(update(outputs).where(outputs.c.id.in_(list(output_ids))).values(swept_at=now))
-
-
-# ---------------------------------------------------------------- inputs
-
-
-def spent_inputs(connection: Connection, most: int) -> list[str]:
-    """The keys of inputs whose tasks have ended: nobody will read them again."""
-    spent = select(inputs.c.key).join(tasks, tasks.c.id == inputs.c.task_id)
-    return list(connection.execute(spent.where(tasks.c.state.in_(FINAL)).limit(most)).scalars())
-
-
-def forget_inputs(connection: Connection, keys: Iterable[str]) -> None:
-    """After their bytes have been deleted."""
-    connection.execute(delete(inputs).where(inputs.c.key.in_(list(keys))))
-
-
 # ---------------------------------------------------------------- how moves are written
 
 
-def _complete(connection: Connection, now: float, task: Task, pictures: tuple[Output, ...]) -> None:
+def _stop(connection: Connection, now: float, task_id: str, move: Move, code: str, message: str) -> None:
+    """End a waiting task by `move`; mark one that runs. One that has ended stays as it is."""
+    row = _locked(connection, tasks.c.id == task_id)
+    if row is None or State(row.state).is_final:
+        return
+    if row.state in MOVES[move][0]:
+        _end(connection, now, task_of(connection, row), move, code, message)
+    else:
+        connection.execute(update(tasks).where(tasks.c.id == task_id).values(cancel_wished_at=now, cancel_code=code))
+
+
+def _complete(connection: Connection, now: float, task: Task, finished: tuple[Output, ...]) -> None:
     connection.execute(
         insert(outputs),
         [
@@ -282,12 +354,13 @@ def _complete(connection: Connection, now: float, task: Task, pictures: tuple[Ou
                 "seed": picture.seed,
                 "expires_at": picture.expires_at,
             }
-            for position, picture in enumerate(pictures)
+            for position, picture in enumerate(finished)
         ],
     )
     _move(connection, Move.COMPLETE, tasks.c.id == task.id, ended_at=now, lease_until=None)
     ledger.settle(connection, now, task.account_id, task.id, task.price)
-    _promote(connection, task.account_id)
+    outbox.post(connection, now, task)
+    promote(connection, task.account_id)
 
 
 def _end(connection: Connection, now: float, task: Task, move: Move, code: str, message: str, **values: Any) -> None:
@@ -302,18 +375,26 @@ def _end(connection: Connection, now: float, task: Task, move: Move, code: str, 
         **values,
     )
     ledger.release(connection, now, task.account_id, task.id, task.price)
-    _promote(connection, task.account_id)
+    outbox.post(connection, now, task)
+    promote(connection, task.account_id)
 
 
 def _back_to_pending(connection: Connection, now: float, row: Row[Any], move: Move, *, losses: int) -> None:
-    """To try again; or, if its caller wanted it stopped meanwhile, to end as they wished."""
+    """To try again; or, if it was to be stopped meanwhile, to end so."""
     _move(connection, move, tasks.c.id == row.id, lease_until=None, started_at=None, step=None, losses=losses)
-    if row.cancel_wished_at is not None:
-        cancel(connection, now, row.account_id, row.id)
+    if row.cancel_code == Expired.code:
+        _stop(connection, now, row.id, Move.EXPIRE, Expired.code, _expired(task_of(connection, row)))
+    elif row.cancel_wished_at is not None:
+        _stop(connection, now, row.id, Move.CANCEL, CancelledByCaller.code, CANCELLED)
 
 
-def _promote(connection: Connection, account_id: str) -> None:
-    """A place has become free: the account's oldest staged task takes it."""
+def _expired(task: Task) -> str:
+    seconds = (task.deadline or task.created_at) - task.created_at
+    return f"its deadline passed: it had not ended {seconds:g} s after it was created"
+
+
+def promote(connection: Connection, account_id: str) -> None:
+    """As many of the account's oldest staged tasks as there is room for become pending."""
     while _has_room(connection, account_id):
         oldest = (
             select(func.min(tasks.c.number))
@@ -329,49 +410,26 @@ def _has_room(connection: Connection, account_id: str) -> bool:
     return room > 0
 
 
-def _move(connection: Connection, move: Move, where: Any, **values: Any) -> bool:
+def _move(connection: Connection, move: Move, where: ColumnElement[bool], **values: Any) -> bool:
     """One row of the table of moves as one guarded update. False if no task was in a state it starts from."""
     befores, after, _ = MOVES[move]
-    changed = connection.execute(update(tasks).where(where, tasks.c.state.in_(befores)).values(state=after, **values))
+    changed = connection.execute(
+        update(tasks)
+        .where(where, tasks.c.state.in_(befores))
+        .values(state=after, version=tasks.c.version + 1, **values)
+    )
     return bool(changed.rowcount)
 
 
 def _touch(connection: Connection, held: Held, **values: Any) -> bool:
-    changed = connection.execute(
-        update(tasks)
-        .where(tasks.c.id == held.task_id, tasks.c.attempt == held.attempt, tasks.c.state == State.PROCESSING)
-        .values(**values)
-    )
+    changed = connection.execute(update(tasks).where(_is_held(held)).values(**values))
     return bool(changed.rowcount)
 
 
-def _row(connection: Connection, task_id: str) -> Row[Any]:
-    return connection.execute(select(tasks).where(tasks.c.id == task_id)).one()
+def _is_held(held: Held) -> ColumnElement[bool]:
+    return (tasks.c.id == held.task_id) & (tasks.c.attempt == held.attempt) & (tasks.c.state == State.PROCESSING)
 
 
-def _task(connection: Connection, row: Row[Any]) -> Task:
-    pictures: tuple[Output, ...] = ()
-    if row.state == State.COMPLETED:
-        found = connection.execute(select(outputs).where(outputs.c.task_id == row.id).order_by(outputs.c.position))
-        pictures = tuple(_output(each) for each in found)
-    return Task(
-        id=row.id,
-        account_id=row.account_id,
-        request=json.loads(row.request),
-        generation=from_json(json.loads(row.generation)),
-        state=State(row.state),
-        price=row.price,
-        attempt=row.attempt,
-        losses=row.losses,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        step=row.step,
-        error_code=row.error_code,
-        error_message=row.error_message,
-        outputs=pictures,
-    )
-
-
-def _output(row: Row[Any]) -> Output:
-    return Output(row.id, row.key, row.content_type, row.size, row.width, row.height, row.seed, row.expires_at)
+def _locked(connection: Connection, where: ColumnElement[bool]) -> Row[Any] | None:
+    """A task that no other server changes until this transaction ends."""
+    return connection.execute(select(tasks).where(where).with_for_update()).one_or_none()

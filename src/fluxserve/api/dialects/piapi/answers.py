@@ -1,5 +1,6 @@
 """What goes out: the envelope that every answer about a task has, and the numbers of refusals and failures."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -10,15 +11,18 @@ from fluxserve.domain.errors import (
     Abandoned,
     CancelledByCaller,
     DrawingFailed,
+    Expired,
     Flagged,
     FluxserveError,
+    InFlight,
     InvalidInput,
+    KeyReused,
     NotEnoughCredits,
     NotFound,
     Refused,
     TaskFailed,
     TooLarge,
-    TooMany,
+    TryLater,
     Unauthorized,
     Unavailable,
 )
@@ -33,7 +37,9 @@ STATUSES: dict[type[FluxserveError], int] = {
     NotEnoughCredits: 402,
     NotFound: 404,
     TooLarge: 413,
-    TooMany: 429,
+    KeyReused: 422,
+    InFlight: 409,
+    TryLater: 429,
     Refused: 400,
     Unavailable: 503,
 }
@@ -45,6 +51,7 @@ ERROR_CODES: dict[str, int] = {
     DrawingFailed.code: 1200,
     Abandoned.code: 1201,
     Flagged.code: 1202,
+    Expired.code: 1203,
     CancelledByCaller.code: 1300,
 }
 
@@ -81,6 +88,11 @@ def envelope(task: Task, picture_url: Callable[[Output], str]) -> dict[str, Any]
     return {"code": 200, "data": task_data(task, picture_url), "message": "success"}
 
 
+def webhook_body(task: Task, now: float, picture_url: Callable[[Output], str]) -> bytes:
+    """What a caller's webhook is sent: the task as a poll would tell it."""
+    return json.dumps({"timestamp": int(now), "data": task_data(task, picture_url)}).encode()
+
+
 def task_data(task: Task, picture_url: Callable[[Output], str]) -> dict[str, Any]:
     """A task as the vendor shows it, to the last key."""
     seeds = list(task.generation.seeds)
@@ -93,15 +105,11 @@ def task_data(task: Task, picture_url: Callable[[Output], str]) -> dict[str, Any
         "input": task.request["input"],
         "output": _output(task.outputs, picture_url),
         "meta": {
-            "created_at": _moment(task.created_at),
-            "started_at": _moment(task.started_at),
-            "ended_at": _moment(task.ended_at),
-            "usage": {
-                "type": "point",
-                "frozen": 0 if task.state.is_final else task.price,
-                "consume": task.price if task.state is State.COMPLETED else 0,
-            },
-            "is_using_private_pool": False,
+            "created_at": moment(task.created_at),
+            "started_at": moment(task.started_at),
+            "ended_at": moment(task.ended_at),
+            "usage": {"type": "point", "frozen": frozen(task), "consume": consumed(task)},
+            "is_using_private_pool": task.is_private,
             "seed": seeds[0],
             **({"seeds": seeds} if len(seeds) > 1 else {}),
         },
@@ -116,6 +124,16 @@ def task_data(task: Task, picture_url: Callable[[Output], str]) -> dict[str, Any
     }
 
 
+def frozen(task: Task) -> int:
+    """Points that it holds."""
+    return 0 if task.state.is_final else task.price
+
+
+def consumed(task: Task) -> int:
+    """Points that it has cost."""
+    return task.price if task.state is State.COMPLETED else 0
+
+
 def _output(outputs: tuple[Output, ...], picture_url: Callable[[Output], str]) -> dict[str, Any] | None:
     match [picture_url(output) for output in outputs]:
         case []:
@@ -126,7 +144,7 @@ def _output(outputs: tuple[Output, ...], picture_url: Callable[[Output], str]) -
             return {"image_urls": urls}
 
 
-def _moment(seconds: float | None) -> str:
+def moment(seconds: float | None) -> str:
     if seconds is None:
         return NEVER
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The door itself: create a task, poll it, cancel it.
+"""The door itself: create tasks, poll them, follow them, cancel them; upload pictures.
 
 A request is checked in three steps: its shape (`requests`), its values by the catalogue's row for the model, and last
 the pictures that it may bring, which cost most (both in `generations`).
@@ -8,81 +8,126 @@ import secrets
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
-from fluxserve import __version__
 from fluxserve.api.context import Context
-from fluxserve.api.dialects.piapi.answers import ERROR_CODES, STATUSES, echo_of, envelope
+from fluxserve.api.dialects.piapi.account import history_routes
+from fluxserve.api.dialects.piapi.answers import ERROR_CODES, echo_of, envelope
+from fluxserve.api.dialects.piapi.deliveries import delivery_routes
+from fluxserve.api.dialects.piapi.events import follow
 from fluxserve.api.dialects.piapi.generations import to_generation
-from fluxserve.api.dialects.piapi.requests import CreateTask, offered_types, read
-from fluxserve.api.reading import account_of, read_body
-from fluxserve.domain.errors import CancelledByCaller, FluxserveError, Refused, TooMany, shown
+from fluxserve.api.dialects.piapi.requests import (
+    VENDOR,
+    Asked,
+    CancelQuery,
+    CreateTask,
+    Upload,
+    offered_types,
+    read,
+)
+from fluxserve.api.dialects.piapi.sub_app import sub_app
+from fluxserve.api.reading import caller_of, checked, deadline_of, query_of, read_body, repeatable_of
+from fluxserve.api.repeats import InHand
+from fluxserve.domain.errors import CancelledByCaller, FluxserveError, Refused
 from fluxserve.domain.generation import images_of
-from fluxserve.domain.task import Output, State
+from fluxserve.domain.task import Output, Repeatable, State, Submission, Task
+from fluxserve.tasks import Caller, Sought
+
+UPLOADS_KEPT_SECONDS = 24 * 3600.0
+LARGEST_UPLOAD = 10_000_000
 
 
 def create_app(context: Context) -> FastAPI:
     """The sub-application for everything under /api."""
-    app = FastAPI(title="fluxserve: PiAPI's task API", version=__version__, description=_about())
+    app = sub_app("PiAPI's task API", _about())
+    in_hand = InHand()
 
     def picture_url(output: Output) -> str:
         return context.picture_url(output.id, output.key)
 
     @app.post("/v1/task", summary="Create a task", openapi_extra=_body_schema(context.abilities))
     async def create(request: Request) -> JSONResponse:
-        account_id = await account_of(request, context.accounts)
-        asked = read(await read_body(request, context.largest_body), context.abilities)
-        generation = await to_generation(asked, account_id, context.inputs, context.lora_names(), _random_seed)
+        caller = await caller_of(request, context.accounts)
+        values, deadline = await read_body(request, context.largest_body), deadline_of(request)
+        repeatable = repeatable_of(request, values)
+        with in_hand.taking(caller.account_id, repeatable):
+            task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
+            if task is None:
+                asked = read(values, context.abilities)
+                task = await submit(asked, caller, deadline, repeatable)
+        return JSONResponse(envelope(task, picture_url))
+
+    async def submit(asked: Asked, caller: Caller, deadline: float | None, repeatable: Repeatable | None) -> Task:
+        generation = await to_generation(asked, caller.account_id, context.inputs, context.lora_names(), _random_seed)
+        submission = Submission(
+            account_id=caller.account_id,
+            request=echo_of(asked),
+            generation=generation,
+            api_key_id=caller.key_id,
+            is_private=asked.is_private,
+            webhook=asked.webhook,
+            deadline_seconds=deadline,
+            repeatable=repeatable,
+        )
         try:
-            task = await context.queue.submit(account_id, echo_of(asked), generation)
+            task = await context.queue.submit(submission)
         except FluxserveError:
             await context.inputs.discard(images_of(generation))
             raise
-        return JSONResponse(envelope(task, picture_url))
+        if task.generation is not generation:  # another server took this request in at the same time
+            await context.inputs.discard(images_of(generation))
+        return task
 
     @app.get("/v1/task/{task_id}", summary="Get a task")
     async def get(task_id: str, request: Request) -> JSONResponse:
-        account_id = await account_of(request, context.accounts)
-        return JSONResponse(envelope(await context.queue.get(account_id, task_id), picture_url))
+        caller = await caller_of(request, context.accounts)
+        return JSONResponse(envelope(await context.queue.get(caller.account_id, task_id), picture_url))
+
+    @app.get("/v1/task/{task_id}/events", summary="Follow a task: its status, its steps, and how its picture looks")
+    async def events(task_id: str, request: Request) -> Response:
+        caller = await caller_of(request, context.accounts)
+        return await follow(context, caller.account_id, task_id, request.headers.get("last-event-id", ""), picture_url)
 
     @app.delete("/v1/task/{task_id}", summary="Cancel a task, waiting or being drawn")
     async def cancel(task_id: str, request: Request) -> JSONResponse:
-        account_id = await account_of(request, context.accounts)
-        task = await context.queue.cancel(account_id, task_id)
+        caller = await caller_of(request, context.accounts)
+        task = await context.queue.cancel(caller.account_id, task_id)
         if task.state is State.COMPLETED or (task.state is State.FAILED and task.error_code != CancelledByCaller.code):
             raise Refused(f"task {task_id} can't be canceled: it is {task.state} already")
         return JSONResponse({"code": 200, "message": f"task {task_id} canceled"})
 
-    @app.exception_handler(FluxserveError)
-    async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
-        status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooMany) else {}
-        return _refusal(status, error.message, headers)
+    @app.delete("/v1/tasks", summary="Cancel all tasks that have not ended, or some")
+    async def cancel_all(request: Request) -> JSONResponse:
+        caller = await caller_of(request, context.accounts)
+        query = checked(CancelQuery, query_of(request))
+        sought = Sought(model=query.model and query.model.removeprefix(VENDOR), before=query.created_before)
+        cancelled = await context.queue.cancel_all(caller.account_id, sought)
+        return JSONResponse({"code": 200, "message": f"{len(cancelled)} tasks canceled"})
 
-    app.add_exception_handler(HTTPException, no_route)  # type: ignore[arg-type]
+    @app.post("/ephemeral_resource", summary="Upload a picture, for a day", openapi_extra=_schema_of(Upload))
+    async def upload(request: Request) -> JSONResponse:
+        caller = await caller_of(request, context.accounts)
+        upload = checked(Upload, await read_body(request, context.largest_body))
+        picture = await context.inputs.take_sent(caller.account_id, "file_data", upload.file_data, LARGEST_UPLOAD)
+        upload_id = secrets.token_hex(16)
+        await context.queue.add_upload(upload_id, caller.account_id, picture.key, UPLOADS_KEPT_SECONDS)
+        url = context.picture_url(upload_id, picture.key)
+        return JSONResponse({"code": 200, "data": {"url": url}, "message": "success"})
 
-    @app.exception_handler(Exception)
-    async def our_fault(_request: Request, _error: Exception) -> JSONResponse:
-        return _refusal(500, "the server has a fault; it is in its log", {})
-
+    history_routes(app, context, picture_url)
+    delivery_routes(app, context)
     return app
-
-
-async def no_route(request: Request, error: HTTPException) -> JSONResponse:
-    """The answer to a path or a method that there is not."""
-    return _refusal(
-        error.status_code, f"{request.method} {shown(request.url.path)}: {error.detail}", error.headers or {}
-    )
-
-
-def _refusal(status: int, message: str, headers: Any) -> JSONResponse:
-    return JSONResponse({"code": status, "data": None, "message": message}, status, headers=dict(headers))
 
 
 def _random_seed() -> int:
     """Small enough for every client's integers."""
     return secrets.randbelow(2**31)
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _body_schema(abilities: frozenset[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fluxserve.api.reading import checked
 from fluxserve.domain.catalog import LONGEST_SIDE, LORAS, MODELS, MOST_PIXELS, SHORTEST_SIDE, Model
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import LARGEST_SEED, RANDOM_SEED
+from fluxserve.domain.task import Webhook
 
 VENDOR = "Qubico/"
 DEFAULT_DENOISE = 0.7
@@ -47,6 +48,13 @@ def _said(text: str) -> str:
 def _address(text: str) -> str:
     if text:
         AnyHttpUrl(text)
+    return text
+
+
+def _sendable(text: str) -> str:
+    """It will stand in a header."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("a character that no header may have")
     return text
 
 
@@ -259,12 +267,16 @@ class WebhookConfig(Incoming):
     endpoint: Annotated[Text, AfterValidator(_address)] | None = Field(
         None, max_length=2000, description="an http or https address, or empty"
     )
-    secret: Text | None = Field(None, max_length=1000, description="a text of at most 1,000 characters")
+    secret: Annotated[Text, AfterValidator(_sendable)] | None = Field(
+        None, max_length=1000, description="a text of at most 1,000 printable ASCII characters"
+    )
 
 
 class TaskConfig(Incoming):
     webhook_config: WebhookConfig | None = Field(None, description="an object with endpoint and secret")
-    service_mode: Literal["", "public"] | None = Field(None, description='"public" or empty')
+    service_mode: Literal["", "public", "private"] | None = Field(
+        None, description='"private" for your own workers, "public" or empty for everybody\'s'
+    )
 
 
 class CreateTask(Incoming):
@@ -276,6 +288,32 @@ class CreateTask(Incoming):
     config: TaskConfig | None = Field(None, description="an object with webhook_config and service_mode")
 
 
+class Upload(Incoming):
+    """The body of an upload."""
+
+    file_name: Annotated[Text, AfterValidator(_said)] = Field(
+        max_length=128, description="a name of at most 128 characters"
+    )
+    file_data: PictureText = Field(description="base64 or a data URI of one PNG, JPEG or WebP picture, at most 10 MB")
+
+
+class Query(BaseModel):
+    """What comes after the question mark is all text; "" means absent, and what nobody knows is ignored."""
+
+    model: str | None = Field(None, max_length=100, description="the name of a model")
+
+
+class CancelQuery(Query):
+    created_before: float | None = Field(None, ge=0, description="a time in unix seconds")
+
+
+class HistoryQuery(Query):
+    page: int = Field(1, ge=1, le=1_000_000, description="the number of a page, from 1")
+    page_size: int = Field(10, ge=1, le=100, description="a number of tasks from 1 to 100")
+    start_time: float | None = Field(None, ge=0, description="a time in unix seconds")
+    end_time: float | None = Field(None, ge=0, description="a time in unix seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request whose shape has been checked. `task_type` does what `model` can do."""
@@ -284,6 +322,16 @@ class Asked:
     model: Model
     task_type: TaskType
     input: DrawingInput
+
+    @property
+    def is_private(self) -> bool:
+        return self.body.config is not None and self.body.config.service_mode == "private"
+
+    @property
+    def webhook(self) -> Webhook | None:
+        """Where its caller wants to hear of its end."""
+        wanted = self.body.config and self.body.config.webhook_config
+        return Webhook(wanted.endpoint, wanted.secret or "") if wanted and wanted.endpoint else None
 
 
 def read(values: dict[str, Any], abilities: frozenset[str]) -> Asked:

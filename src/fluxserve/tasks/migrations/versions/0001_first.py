@@ -17,6 +17,7 @@ ALLOWED = (
     "processing>failed",
     "processing>pending",
 )
+MOVES = ", ".join(f"'{move}'" for move in ALLOWED)
 
 
 def upgrade() -> None:
@@ -107,15 +108,15 @@ def upgrade() -> None:
     op.create_index(
         "ledger_hold_ends_once", "ledger", ["task_id"], unique=True, sqlite_where=hold_ends, postgresql_where=hold_ends
     )
-    for trigger in _triggers():
+    triggers = _triggers_of_postgresql if op.get_bind().dialect.name == "postgresql" else _triggers_of_sqlite
+    for trigger in triggers():
         op.execute(trigger)
 
 
-def _triggers() -> list[str]:
-    moves = ", ".join(f"'{move}'" for move in ALLOWED)
+def _triggers_of_sqlite() -> list[str]:
     return [
         f"""CREATE TRIGGER tasks_move_by_the_table BEFORE UPDATE OF state ON tasks
-            WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN ({moves})
+            WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN ({MOVES})
             BEGIN SELECT RAISE(ABORT, 'no such move of a task'); END""",
         """CREATE TRIGGER tasks_final_stay BEFORE UPDATE ON tasks
             WHEN OLD.state IN ('completed', 'failed')
@@ -124,4 +125,20 @@ def _triggers() -> list[str]:
             BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
         """CREATE TRIGGER ledger_not_deleted BEFORE DELETE ON ledger
             BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    ]
+
+
+def _triggers_of_postgresql() -> list[str]:
+    """As those of SQLite. They raise what breaking a constraint would, so that no caller must tell the two apart."""
+    return [
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION USING MESSAGE = TG_ARGV[0], ERRCODE = 'integrity_constraint_violation'; END $$""",
+        f"""CREATE TRIGGER tasks_move_by_the_table BEFORE UPDATE OF state ON tasks FOR EACH ROW
+            WHEN (OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN ({MOVES}))
+            EXECUTE FUNCTION refuse('no such move of a task')""",
+        """CREATE TRIGGER tasks_final_stay BEFORE UPDATE ON tasks FOR EACH ROW
+            WHEN (OLD.state IN ('completed', 'failed'))
+            EXECUTE FUNCTION refuse('a finished task never changes')""",
+        """CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE ON ledger FOR EACH ROW
+            EXECUTE FUNCTION refuse('the ledger is append-only')""",
     ]

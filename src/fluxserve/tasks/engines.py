@@ -1,0 +1,91 @@
+"""How the two databases are opened, each as everything here wants it: durable commits, and writers that wait for each
+other instead of failing.
+
+SQLite, a file of one server, is what there is without any setting. PostgreSQL lets several servers share one queue.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+BUSY_SECONDS = 10
+# What an acknowledged task's survival hangs on, and the values that keep it.
+SAFE: dict[str, tuple[str, ...]] = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "local", "remote_write", "remote_apply"),
+}
+
+
+class DatabaseError(Exception):
+    """The database can't be used; the message says why and what to do."""
+
+
+def open_sqlite(path: Path, *, synchronous: str = "FULL", driver: Any = None) -> Engine:
+    """SQLite at `path`, in WAL mode.
+
+    `synchronous` and `driver` (a DB-API module in place of `sqlite3`) exist for the power-loss test, which watches
+    every write on its way to the disk and must be able to show what NORMAL would lose.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        module=driver,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver starts no transaction by itself; `begin` below does
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA synchronous={synchronous}")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes then can't be upgraded once another has written: take the
+        # write lock at its beginning. Readers don't need it.
+        reads_only = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def open_postgresql(address: str) -> Engine:
+    """PostgreSQL at ``postgresql://user:password@host/database``. Connects at the first use.
+
+    READ COMMITTED: a statement that waited for another server's row sees what that server made of it.
+    """
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise DatabaseError("the database's address must look like postgresql://user:password@host/database") from None
+    if url.get_backend_name() != "postgresql":
+        raise DatabaseError(f"{url.drivername} is not supported; the database's address begins with postgresql://")
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,  # after a restart of the database the first caller meets a new connection, not a dead one
+        connect_args={"connect_timeout": BUSY_SECONDS, "options": f"-c lock_timeout={BUSY_SECONDS * 1000}"},
+    )
+
+
+def refuse_unsafe(engine: Engine) -> None:
+    """Raises `DatabaseError` if the database is set up to forget what it acknowledged, or can't be reached."""
+    if engine.dialect.name != "postgresql":
+        return
+    try:
+        with engine.connect() as connection:
+            values = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in SAFE}
+    except DBAPIError as error:
+        raise DatabaseError(f"the database can't be reached: {error.orig}") from None
+    for name, value in values.items():
+        if value not in SAFE[name]:
+            raise DatabaseError(
+                f"the database has {name} = {value}, with which it can lose tasks that were accepted; "
+                f"allowed is {' or '.join(SAFE[name])}"
+            )

@@ -136,7 +136,7 @@ def draw_ours(folder: Path, warm_up: list[str], jobs: list[str], threads: int) -
         prompt = TextToImage(f"picture {number}")
         asked = Generation("flux1-dev", prompt, SIDE, SIDE, steps, GUIDANCE, number, lora=Lora(name, 1.0))
         began = time.perf_counter()
-        _kept["engine"].generate(asked, {}, lambda _step, _steps: None, lambda: False)
+        _kept["engine"].generate(asked, {}, lambda *_: None, lambda: False)
         taken.append(time.perf_counter() - began)
     return taken[len(warm_up) :]
 

@@ -57,7 +57,7 @@ class Studio:
         size = {"width": judge.SIDE, "height": judge.SIDE}
         fields = {"steps": STEPS, "guidance_scale": GUIDANCE, "seed": seed} | size | more
         generation = Generation("flux1-dev-advanced", kind, **fields)  # type: ignore[arg-type]
-        drawn = self.engine.generate(generation, files, lambda _step, _steps: None, lambda: False)
+        drawn = self.engine.generate(generation, files, lambda *_: None, lambda: False)
         return decode_png(finish(drawn[0], generation, files).data)
 
     def map_of(self, mode: ControlType, picture: Pixels) -> Pixels:

@@ -16,7 +16,7 @@ messages = st.one_of(
     st.builds(Ready, names),
     st.builds(Alive, names),
     st.builds(Started, names),
-    st.builds(Progress, names, st.integers(0), st.integers(1)),
+    st.builds(Progress, names, st.integers(0), st.integers(1), st.binary()),
     st.builds(Done, names, st.lists(pictures, max_size=4).map(tuple), st.floats(0, 1e9)),
     st.builds(Failed, names, names, names),
     st.builds(Cancelled, names),
@@ -30,6 +30,13 @@ def test_a_frame_gives_an_equal_message_back(message: Message) -> None:
 
     assert length == len(frame) - wire.LENGTH.size
     assert wire.load(frame[wire.LENGTH.size :]) == message
+
+
+def test_a_preview_crosses_as_the_bytes_it_is() -> None:
+    preview = bytes(range(256))
+
+    assert wire.dump(Progress("task", 1, 4, preview)).endswith(preview)
+    assert len(wire.dump(Progress("task", 1, 4))) < 100
 
 
 @pytest.mark.parametrize("body", [b"\0\0\0\2{}", b"\0\0\0\7[1, 2]", b'\0\0\0\x0e["os.system",1]'])

@@ -58,7 +58,7 @@ def prepared(flux: Flux, generation: Generation) -> Prepared:
 
 @torch.inference_mode()
 def our_latents(flux: Flux, generation: Generation) -> torch.Tensor:
-    return denoise(prepared(flux, generation), lambda _step, _steps: None, lambda: False)
+    return denoise(prepared(flux, generation), lambda *_: None, lambda: False)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7])
@@ -221,8 +221,26 @@ def test_prompt_guidance_and_negative_prompt_all_change_the_picture(dev: Flux, c
 def test_every_step_is_told(schnell: Flux, circle: Generation) -> None:
     told: list[tuple[int, int]] = []
     with torch.inference_mode():
-        denoise(prepared(schnell, replace(circle, steps=3)), lambda *step: told.append(step), lambda: False)
+        denoise(
+            prepared(schnell, replace(circle, steps=3)),
+            lambda step, steps, _estimate: told.append((step, steps)),
+            lambda: False,
+        )
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("kind", [TextToImage("a cat"), ImageToImage("a cat", "photo.png", 0.6)])
+def test_where_the_way_is_straight_every_step_estimates_its_end(dev: Flux, circle: Generation, kind: Kind) -> None:
+    first = prepared(dev, replace(circle, kind=kind, steps=5, guidance_scale=2.5))
+    level = float(first.timesteps[0]) / 1000
+    clean = torch.rand(first.latents.shape)
+    grain = (first.latents - (1 - level) * clean) / level
+    estimates: list[torch.Tensor] = []
+    straight = replace(first, velocity=lambda _latents, _timestep: grain - clean)
+    end = denoise(straight, lambda _step, _steps, estimate: estimates.append(estimate()), lambda: False)
+    assert len(estimates) == len(first.timesteps)
+    for estimate in (*estimates, end):
+        torch.testing.assert_close(estimate, clean, rtol=0, atol=1e-5)
 
 
 def test_a_cancelled_drawing_stops_before_its_next_step(schnell: Flux, circle: Generation) -> None:
@@ -230,7 +248,7 @@ def test_a_cancelled_drawing_stops_before_its_next_step(schnell: Flux, circle: G
     with torch.inference_mode(), pytest.raises(StoppedError):
         denoise(
             prepared(schnell, replace(circle, steps=100)),
-            lambda step, _steps: told.append(step),
+            lambda step, *_: told.append(step),
             lambda: len(told) == 2,
         )
     assert told == [1, 2]

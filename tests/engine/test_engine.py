@@ -12,7 +12,7 @@ from tests.engine import oracle
 
 
 def draw(engine: Engine, generation: Generation) -> list[Drawn]:
-    return engine.generate(generation, {}, lambda _step, _steps: None, lambda: False)
+    return engine.generate(generation, {}, lambda *_: None, lambda: False)
 
 
 def test_pixels_are_those_of_diffusers(engine: Engine, dev: Flux, circle: Generation) -> None:
@@ -43,7 +43,7 @@ def test_a_cancelled_drawing_does_not_touch_the_next(engine: Engine, circle: Gen
     (first,) = draw(engine, circle)
     told: list[int] = []
     with pytest.raises(StoppedError):
-        engine.generate(replace(circle, steps=9), {}, lambda step, _steps: told.append(step), lambda: bool(told))
+        engine.generate(replace(circle, steps=9), {}, lambda step, *_: told.append(step), lambda: bool(told))
     (again,) = draw(engine, circle)
     assert told == [1]
     assert np.array_equal(first.pixels, again.pixels)
@@ -51,7 +51,12 @@ def test_a_cancelled_drawing_does_not_touch_the_next(engine: Engine, circle: Gen
 
 def test_steps_are_counted_over_all_pictures(engine: Engine, circle: Generation) -> None:
     told: list[tuple[int, int]] = []
-    engine.generate(replace(circle, count=2, steps=2), {}, lambda *step: told.append(step), lambda: False)
+    engine.generate(
+        replace(circle, count=2, steps=2),
+        {},
+        lambda step, steps, _preview: told.append((step, steps)),
+        lambda: False,
+    )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

@@ -29,7 +29,7 @@ from fluxserve.domain.job import (
     dump,
     load,
 )
-from fluxserve.engine.worker import BAD_FRAME, BROKEN, OUT_OF_MEMORY, SERVER_GONE
+from fluxserve.engine.worker import BAD_FRAME, BROKEN, OUT_OF_MEMORY, PREVIEW_SECONDS, SERVER_GONE
 from tests.engine.family import FLAGGED, build_classifier
 
 ENDLESS = 100_000
@@ -112,8 +112,9 @@ def child(start: Start) -> Child:
 
 def test_a_job_is_started_makes_progress_and_is_done(child: Child, circle: Generation) -> None:
     child.send(Job("task", replace(circle, width=1024, height=512, steps=3, count=2, seed=4)))
-    *before, done = child.receive_until(Done)
-    assert before == [Started("task"), *(Progress("task", step, 6) for step in range(1, 7))]
+    started, *progress, done = child.receive_until(Done)
+    assert started == Started("task")
+    assert without_previews(progress) == [Progress("task", step, 6) for step in range(1, 7)]
     assert isinstance(done, Done)
     assert done.job_id == "task"
     assert done.seconds > 0
@@ -124,6 +125,41 @@ def test_a_job_is_started_makes_progress_and_is_done(child: Child, circle: Gener
             image.load()
             assert image.format == "PNG"
             assert image.size == (1024, 512)
+
+
+def without_previews(messages: list[Message]) -> list[Message]:
+    return [replace(message, preview=b"") if isinstance(message, Progress) else message for message in messages]
+
+
+def previews(messages: list[Message]) -> list[bytes]:
+    """One for each step, empty where none was made."""
+    return [message.preview for message in messages if isinstance(message, Progress)]
+
+
+AT_EVERY_STEP = "import fluxserve.engine.worker as w\nw.PREVIEW_SECONDS = 0.0\n"
+
+
+def test_previews_are_small_pictures_of_every_step_but_the_last(start: Start, circle: Generation) -> None:
+    child = start(AT_EVERY_STEP)
+    child.send(Job("task", replace(circle, width=1024, height=512, steps=3, count=2)))
+    first, second, none, *others = previews(child.receive_until(Done))
+    assert first != second
+    for preview in (first, second, *others[:2]):
+        with Image.open(BytesIO(preview)) as image:
+            assert image.format == "PNG"
+            assert image.size == (22, 12)  # the drawing size in latents
+    assert [none, *others[2:]] == [b"", b""]
+
+
+def test_previews_are_no_more_frequent_than_they_may_be(child: Child, circle: Generation) -> None:
+    began = time.monotonic()
+    child.send(Job("long", replace(circle, steps=ENDLESS)))
+    for count in (1, 2, 3):
+        while not any(previews([child.receive()])):
+            pass
+        assert time.monotonic() - began >= count * PREVIEW_SECONDS
+    child.send(Cancel("long"))
+    child.receive_until(Cancelled)
 
 
 def test_the_module_runs_by_its_name(mini_folder: Path) -> None:
@@ -195,15 +231,17 @@ def test_a_job_without_its_lora_says_so(child: Child, circle: Generation) -> Non
     assert isinstance(child.receive_until(Done)[-1], Done)
 
 
-def test_a_flagged_picture_fails_its_job_with_a_code_of_its_own(
+def test_a_flagged_picture_fails_its_job_with_a_code_of_its_own_and_is_never_previewed(
     start: Start, circle: Generation, tmp_path: Path
 ) -> None:
     everything = f"SafetyWeights({str(build_classifier(tmp_path))!r}, ({FLAGGED!r},), threshold=0.0)"
-    child = start(f"from fluxserve.domain.catalog import SAFETY, SafetyWeights\nSAFETY['mini'] = {everything}")
+    watched = f"from fluxserve.domain.catalog import SAFETY, SafetyWeights\nSAFETY['mini'] = {everything}"
+    child = start(AT_EVERY_STEP + watched)
     child.send(Job("bad", circle))
-    failed = child.receive_until(Failed)[-1]
+    *before, failed = child.receive_until(Failed)
     assert isinstance(failed, Failed)
     assert failed.code == "flagged"
+    assert previews(before) == [b"", b""]
 
 
 def test_a_picture_that_cannot_be_encoded_fails_alone(child: Child, circle: Generation) -> None:

@@ -5,7 +5,7 @@ To the worker: `Job`, `Cancel`. From it: `Ready`, `Alive`, and for a job `Starte
 ran out of memory.
 
 A frame is two big-endian 32-bit lengths (of everything that follows; of the JSON part), the JSON, then the bytes of the
-pictures, callers' or finished ones, one after another. There is no pickle: a frame can do nothing but be read.
+pictures, callers', finished or a preview, one after another. There is no pickle: a frame can do nothing but be read.
 """
 
 import json
@@ -63,6 +63,8 @@ class Progress:
     job_id: str
     step: int
     steps: int
+    preview: bytes = b""
+    """How the picture that is being drawn looks so far: a small PNG file. Empty where none was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,9 @@ def dump(message: Message) -> bytes:
         values = asdict(message) | {
             "pictures": [asdict(picture) | {"data": len(picture.data)} for picture in message.pictures]
         }
+    elif isinstance(message, Progress):
+        blobs = [message.preview]
+        values = asdict(message) | {"preview": len(message.preview)}
     else:
         values = asdict(message)
     head = json.dumps([type(message).__name__, values]).encode()
@@ -150,5 +155,7 @@ def load(body: bytes) -> Message:
             pictures.append(Picture(**{**fields, "data": body[start:end]}))
             start = end
         values["pictures"] = tuple(pictures)
+    elif name == "Progress":
+        values["preview"] = body[start : start + values["preview"]]
     message: Message = _CLASSES[name](**values)
     return message

@@ -1,7 +1,8 @@
 """Draws a generation in FLUX's four stages, and looks at what came out. It ends with pixels at the drawing size:
 `finish` makes files of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
@@ -10,13 +11,21 @@ from fluxserve.domain.generation import Control, Generation
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
-from fluxserve.engine.denoise import IsCancelled, OnStep, denoise
+from fluxserve.engine.denoise import Estimate, IsCancelled, denoise
 from fluxserve.engine.finish import Drawn
 from fluxserve.engine.loras import Loras
 from fluxserve.engine.png import Pixels
+from fluxserve.engine.preview import Previews
 from fluxserve.engine.safety import Safety
 from fluxserve.engine.text import TextEncoder
-from fluxserve.engine.weights import Loader
+from fluxserve.engine.weights import Flux, Loader
+
+Preview = Callable[[], bytes]
+"""Makes a small PNG file of the picture as it looks so far: a pixel for each position of its latents. Empty where there
+is a safety check, which looks at finished pictures only: nothing that it might flag is shown before."""
+OnProgress = Callable[[int, int, Preview], None]
+"""Told (step, steps, preview) after each step, those of all pictures counted together. The preview is of the picture
+that is being drawn."""
 
 
 class Engine:
@@ -30,37 +39,39 @@ class Engine:
         self._annotators = annotators
         self._safety = safety
         self._encoder = TextEncoder()
+        self._previews = Previews()
 
     def load(self, member: str) -> None:
         """Load a member of the family before it is needed."""
         self._loader.load(member)
 
     def generate(
-        self, generation: Generation, images: Mapping[str, bytes], on_step: OnStep, is_cancelled: IsCancelled
+        self, generation: Generation, images: Mapping[str, bytes], on_progress: OnProgress, is_cancelled: IsCancelled
     ) -> list[Drawn]:
         """Its pictures in the order of its seeds, and last its control's map if that is asked for.
 
         Raises `StoppedError` when cancelled, `CannotDraw` without its LoRA or annotator, and `FlaggedError` when a
         picture must not be shown.
 
-        `images` are the callers' pictures that it names, as plain PNG files. `on_step` counts the steps of all
-        pictures. These are drawn one after another, not as a batch: a batch's matrix products round differently, and
-        a seed must give the same picture whatever it is drawn with.
+        `images` are the callers' pictures that it names, as plain PNG files. Pictures are drawn one after another, not
+        as a batch: a batch's matrix products round differently, and a seed must give the same picture whatever it is
+        drawn with.
         """
         flux = self._loader.load_for(generation)
         self._loras.put_on(flux.own.transformer, generation.lora)
         size = drawing_size(flux.row, generation.width, generation.height)
         pictures: list[Drawn] = []
 
-        def on_step_of_all(step: int, steps: int) -> None:
-            on_step(len(pictures) * steps + step, generation.count * steps)
+        def on_step(step: int, steps: int, estimate: Estimate) -> None:
+            preview = partial(self._preview, flux, size, estimate)
+            on_progress(len(pictures) * steps + step, generation.count * steps, preview)
 
         with torch.inference_mode():
             words = encode(self._encoder, flux, generation.kind)
             annotated = self._annotated(generation.control, images, size)
             for seed in generation.seeds:
                 prepared = prepare(flux, generation, images, words, annotated, size, seed)
-                latents = denoise(prepared, on_step_of_all, is_cancelled)
+                latents = denoise(prepared, on_step, is_cancelled)
                 pixels = decode(flux.shared.vae, latents, prepared.rows, prepared.columns)
                 if self._safety is not None:
                     self._safety.check(pixels)
@@ -68,6 +79,12 @@ class Engine:
         if annotated is not None and generation.control is not None and generation.control.is_returned:
             pictures.append(Drawn(annotated, generation.seed, is_map=True))
         return pictures
+
+    def _preview(self, flux: Flux, size: tuple[int, int], estimate: Estimate) -> bytes:
+        if self._safety is not None:
+            return b""
+        columns, rows = (side // flux.pixels_per_token for side in size)
+        return self._previews.paint(flux.shared.vae, estimate(), rows, columns)
 
     def _annotated(self, control: Control | None, images: Mapping[str, bytes], size: tuple[int, int]) -> Pixels | None:
         return None if control is None else self._annotators.annotate(control.type, images[control.image], size)

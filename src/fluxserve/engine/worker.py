@@ -6,7 +6,8 @@
 Four threads: one reads the pipe, the main one draws, one finishes pictures (resamples, encodes, sends) while the next
 is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each step, then Done,
 Failed or Cancelled. A job cancelled before it started has Cancelled alone. Ready is said once, when models are loaded,
-and Alive at any time, before Ready too.
+and Alive at any time, before Ready too. Now and then a Progress brings a preview, but never of a picture's last step,
+nor where the family has a safety check.
 
 It ends at once when its standard input ends, for then the server is gone: what it is drawing is the server's to give to
 another. It ends also, with a status that says why, when memory ran out, after which nothing in it can be relied upon,
@@ -37,13 +38,14 @@ from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.orders import Orders
 
 if TYPE_CHECKING:
-    from fluxserve.engine.engine import Engine
+    from fluxserve.engine.engine import Engine, Preview
 
 SERVER_GONE = 0
 BAD_FRAME = 65
 OUT_OF_MEMORY = 70
 BROKEN = 71
 ALIVE_SECONDS = 2.0
+PREVIEW_SECONDS = 0.4  # at least, between two previews, and before the first: what is drawn sooner needs none
 ENDS_OF_ALL = (MemoryError, BrokenPipeError)  # not the failure of one job
 MOST_UNFINISHED = 1  # sets of pictures that wait to be encoded; with more the drawing waits
 
@@ -126,11 +128,14 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     engine = Engine(loader, loras, annotators, Safety(watched, loader.device) if watched else None)
     for member in set_up.members:
         engine.load(member)
-    # The first picture in a process is the slow one: it shall not be a caller's. Nobody sees it, whatever it shows.
+
+    def on_progress(_step: int, _steps: int, preview: "Preview") -> None:
+        preview()
+
+    # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's. Nobody
+    # sees them, whatever they show.
     with suppress(FlaggedError):
-        engine.generate(
-            tiny_picture(set_up.members), {}, on_step=lambda _step, _steps: None, is_cancelled=lambda: False
-        )
+        engine.generate(tiny_picture(set_up.members), {}, on_progress, is_cancelled=lambda: False)
     return engine, str(loader.device)
 
 
@@ -187,14 +192,21 @@ class Worker:
         from fluxserve.engine.safety import FlaggedError
         from fluxserve.engine.sources import CannotDraw
 
-        began = time.monotonic()
+        began = previewed_at = time.monotonic()
         self._line.send(Started(job.id))
 
-        def on_step(step: int, steps: int) -> None:
-            self._line.send(Progress(job.id, step, steps))
+        def on_progress(step: int, steps: int, preview: "Preview") -> None:
+            nonlocal previewed_at
+            is_due = time.monotonic() - previewed_at >= PREVIEW_SECONDS
+            is_last = step % (steps // job.generation.count) == 0  # of its picture: what follows is the picture itself
+            if is_due and not is_last:
+                previewed_at = time.monotonic()
+                self._line.send(Progress(job.id, step, steps, preview()))
+            else:
+                self._line.send(Progress(job.id, step, steps))
 
         try:
-            pictures = engine.generate(job.generation, job.images, on_step, self._orders.is_cancelled)
+            pictures = engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
         except StoppedError:
             self._line.send(Cancelled(job.id))
         except FlaggedError as error:

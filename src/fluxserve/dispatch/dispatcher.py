@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fluxserve.dispatch.placement import place
@@ -145,18 +145,19 @@ class Dispatcher:
         report = await self._executor.reports.get()
         match report:
             case Started(job_id):
-                self._note_step(job_id, 0)
-            case Progress(job_id, step):
-                self._note_step(job_id, step)
+                self._note_progress(Progress(job_id, 0, 0))
+            case Progress():
+                self._note_progress(report)
             case Done() | Failed() | Cancelled() | Lost():
                 # Storing and committing take their time; the next report need not wait for them.
                 ending = asyncio.create_task(self._record(report))
                 self._endings.add(ending)
                 ending.add_done_callback(self._endings.discard)
 
-    def _note_step(self, job_id: str, step: int) -> None:
-        if attempt := self._held.get(job_id):
-            attempt.step, attempt.is_step_written = step, False
+    def _note_progress(self, report: Progress) -> None:
+        if attempt := self._held.get(report.job_id):
+            preview = report.preview or (attempt.unwritten.preview if attempt.unwritten else b"")
+            attempt.step, attempt.unwritten = report.step, replace(report, preview=preview)
 
     async def _record(self, report: Report) -> None:
         """Turn how a job ended into how its attempt ended, and write that down until it is written."""
@@ -219,9 +220,9 @@ class Dispatcher:
     async def _write_progress(self) -> None:
         await asyncio.sleep(self._progress_every)
         for attempt in list(self._held.values()):
-            if attempt.step is not None and not attempt.is_step_written:
-                attempt.is_step_written = True
-                await self._queue.progress(attempt.held, attempt.step)
+            if report := attempt.unwritten:
+                attempt.unwritten = None
+                await self._queue.progress(attempt.held, report.step, report.steps, report.preview)
 
     async def _keep_leases(self) -> None:
         await asyncio.sleep(self._renew_every)
@@ -235,11 +236,12 @@ class Dispatcher:
 
 @dataclass
 class _Attempt:
-    """A task as one of our workers has it: `step` is the last it told of, None until it has begun."""
+    """A task as one of our workers has it: `step` is the last it told of, None until it has begun, and `unwritten` what
+    it told that the queue does not know yet."""
 
     task: Task
     step: int | None = None
-    is_step_written: bool = True
+    unwritten: Progress | None = None
 
     @property
     def held(self) -> Held:

@@ -42,7 +42,7 @@ from benchmarks.results import RESULTS, Result, this_machine
 from fluxserve.config import AccountSettings, QueueSettings, load
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.task import Submission
-from fluxserve.tasks import Database, Queue, Rules, ledger, migrate, open_sqlite
+from fluxserve.tasks import Database, Queue, Rules, ledger, open_database, open_sqlite
 from fluxserve.tasks.accounts import key_hash, key_id, new_key
 from fluxserve.tasks.schema import accounts, api_keys, tasks
 from tests.end_to_end.serving import Server, body, running
@@ -163,11 +163,11 @@ def submitting(queue: Queue, customers: Sequence[Customer]) -> Ask:
     return ask
 
 
-def open_accounts(file: Path, count: int) -> list[Customer]:
-    """A new database with `count` accounts as the server makes its first one, each with a key."""
-    engine = open_sqlite(file)
-    migrate(engine)
-    with closing(Database(engine)) as database:
+def open_accounts(place: Path | str, count: int) -> list[Customer]:
+    """In a SQLite file or at PostgreSQL's address, `count` accounts as the server makes its first one, each with a
+    key."""
+    address, file = (place, Path()) if isinstance(place, str) else (None, place)
+    with closing(open_database(address, file)) as database:
         return database.submit(
             lambda connection: [_open_account(connection, number) for number in range(count)]
         ).result()

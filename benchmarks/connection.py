@@ -24,9 +24,9 @@ class Connection:
         address = urlsplit(url)
         return cls(*await asyncio.open_connection(address.hostname, address.port))
 
-    async def request(self, method: str, path: str, key: str, body: bytes = b"") -> tuple[int, bytes]:
-        """The answer's status and body."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Length: {len(body)}"
+    async def request(self, method: str, path: str, key: str, body: bytes = b"", more: str = "") -> tuple[int, bytes]:
+        """The answer's status and body. `more` are further lines of the head."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Length: {len(body)}{more}"
         self._writer.write(head.encode() + END_OF_HEAD + body)
         answer = (await self._reader.readuntil(END_OF_HEAD)).lower()
         length = int(answer.partition(LENGTH)[2].partition(b"\r\n")[0])

@@ -1,0 +1,26 @@
+"""What a user would pick instead, each in an environment of its own (`install`) and made to do the same nothing.
+
+`bentoml_service` and `cog_predictor` are the smallest services of their kinds; `procrastinate_run` is a program that
+runs in procrastinate's environment and prints its figures as JSON.
+"""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / ".peers"  # not in the repository
+VERSIONS = {"bentoml": "1.4.40", "cog": "0.23.1", "procrastinate": "3.10.0"}
+
+
+def install(name: str) -> Path:
+    """The folder of its programs, set up if it is not there yet. Takes a minute."""
+    home = FOLDER / f"{name}-{VERSIONS[name]}"
+    ready = home / "ready"
+    if not ready.exists():
+        print(f"setting up {name} {VERSIONS[name]}", file=sys.stderr, flush=True)
+        venv.create(home, with_pip=True, clear=True)
+        packages = [f"{name}=={VERSIONS[name]}", *(["psycopg[binary]"] if name == "procrastinate" else [])]
+        subprocess.run([home / "bin" / "pip", "install", "--quiet", *packages], check=True, stderr=subprocess.DEVNULL)
+        ready.touch()
+    return home / "bin"

@@ -1,8 +1,8 @@
 """A worker that draws nothing and does what the prompt says: a real process on a real pipe, started in no time.
 
 Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`,
-`flag`; any other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it behaves
-before it is ready.
+`flag`; any other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it
+behaves before it is ready.
 """
 
 import os

@@ -3,8 +3,7 @@
     python -m benchmarks.lora_switch [--jobs 24] [--threads 2]
 
 The same jobs (dev, 25 steps, 256x256, one LoRA each) on both sides, in one process each, taking turns. The LoRAs are
-files as they ship: rank 4, the same layers, numbers at random, which cost the same. They have just been written, so
-that the disk is in nobody's figures.
+those that ship; every file has been read once before, so that the disk is in nobody's figures.
 
     one       every job has the same LoRA
     kept      every job has another one than the job before, of as many as are kept loaded
@@ -18,23 +17,22 @@ import argparse
 import multiprocessing
 import os
 import statistics
-import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import RESULTS, Result, this_machine
-from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, MODELS
+from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, LORAS, MODELS
 from fluxserve.domain.generation import Generation, Lora, TextToImage
 from fluxserve.executors.workers import mini_folder
 
 SIDE = 256
 STEPS = MODELS["flux1-dev"].default_steps
 GUIDANCE = MODELS["flux1-dev"].default_guidance
-RANK = 4
-FILES = 12
-KEPT = 4  # in turn: fewer than the engine keeps
+IN_TURN = LORAS[:12]  # more than the engine keeps
+KEPT = 4  # in turn: fewer than that
 TARGET = 1.05
 
 
@@ -46,21 +44,18 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     machine, spawn = this_machine(), multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmark-") as folder,
-        ProcessPoolExecutor(1, spawn) as ours,
-        ProcessPoolExecutor(1, spawn) as plain,
-    ):
-        names = ours.submit(write_loras, Path(folder), FILES).result()
-        orders = {"one": names[:1], "kept": names[:KEPT], "read": names}
-        taken: dict[tuple[str, str], list[float]] = {(kind, who): [] for kind in orders for who in ("ours", "plain")}
-        for start in range(0, chosen.jobs, len(names)):
+    for name in IN_TURN:
+        _file(name).read_bytes()
+    orders = {"one": IN_TURN[:1], "kept": IN_TURN[:KEPT], "read": IN_TURN}
+    taken: dict[tuple[str, str], list[float]] = {(kind, who): [] for kind in orders for who in ("ours", "plain")}
+    with ProcessPoolExecutor(1, spawn) as ours, ProcessPoolExecutor(1, spawn) as plain:
+        for start in range(0, chosen.jobs, len(IN_TURN)):
             for kind, order in orders.items():
-                count = min(len(names), chosen.jobs - start)
+                count = min(len(IN_TURN), chosen.jobs - start)
                 jobs = [order[number % len(order)] for number in range(start, start + count)]
                 warm_up = order if kind != "read" else order[:1]
                 for draw, side, who in ((draw_ours, ours, "ours"), (draw_plainly, plain, "plain")):
-                    taken[kind, who] += side.submit(draw, Path(folder), warm_up, jobs, chosen.threads).result()
+                    taken[kind, who] += side.submit(draw, warm_up, jobs, chosen.threads).result()
     Result("lora_switch", figures(taken), notes(chosen), machine).show_and_write(chosen.results)
 
 
@@ -83,33 +78,10 @@ def figures(taken: dict[tuple[str, str], list[float]]) -> list[dict[str, Any]]:
 def notes(chosen: argparse.Namespace) -> list[str]:
     return [
         f"Medians of {chosen.jobs} jobs of each kind on each side; {STEPS} steps at {SIDE}x{SIDE}; {chosen.threads} "
-        f"torch threads; {FILES} LoRAs of rank {RANK}, {KEPT} of them in turn where they are kept.",
+        f"torch threads; {len(IN_TURN)} of the LoRAs that ship, {KEPT} of them in turn where they are kept.",
         "Both sides draw with the LoRA beside the weights, not fused into them. The plain side's time ends with the "
         "decoded picture, as ours does.",
     ]
-
-
-# ---------------------------------------------------------------- the files
-
-
-def write_loras(folder: Path, count: int) -> list[str]:
-    """So many files in diffusers' layout; their names."""
-    import torch
-    from diffusers import FluxTransformer2DModel
-    from peft import LoraConfig, get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    from training.loras import LAYERS
-
-    names = [f"style-{number}" for number in range(count)]
-    dev = FluxTransformer2DModel.from_pretrained(mini_folder() / "dev" / "transformer", torch_dtype=torch.bfloat16)
-    for name in names:
-        dev.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(LAYERS)), adapter_name=name)
-        weights = get_peft_model_state_dict(dev, adapter_name=name)
-        plain = {f"transformer.{key}": torch.randn_like(weight) * 0.01 for key, weight in weights.items()}
-        save_file(plain, folder / f"{name}.safetensors")
-        dev.delete_adapters(name)
-    return names
 
 
 # ---------------------------------------------------------------- the two sides
@@ -117,7 +89,7 @@ def write_loras(folder: Path, count: int) -> list[str]:
 _kept: dict[str, Any] = {}  # of a side's process, from one call to the next
 
 
-def draw_ours(folder: Path, warm_up: list[str], jobs: list[str], threads: int) -> list[float]:
+def draw_ours(warm_up: Sequence[str], jobs: list[str], threads: int) -> list[float]:
     """The seconds that each job takes, after one of a single step with each LoRA of the warm-up."""
     import torch
 
@@ -130,7 +102,8 @@ def draw_ours(folder: Path, warm_up: list[str], jobs: list[str], threads: int) -
         torch.set_num_threads(threads)
         loader = Loader(FAMILIES["mini"], mini_folder(), "cpu")
         annotators = Annotators(ANNOTATORS["mini"], mini_folder(), loader.device)
-        _kept["engine"] = Engine(loader, Loras(finder({}, mini_folder(), folder)), annotators, safety=None)
+        loras = Loras(finder(LORA_FILES["mini"], mini_folder(), None))
+        _kept["engine"] = Engine(loader, loras, annotators, safety=None)
     taken = []
     for number, (name, steps) in enumerate(_all(warm_up, jobs)):
         prompt = TextToImage(f"picture {number}")
@@ -141,12 +114,12 @@ def draw_ours(folder: Path, warm_up: list[str], jobs: list[str], threads: int) -
     return taken[len(warm_up) :]
 
 
-def _all(warm_up: list[str], jobs: list[str]) -> list[tuple[str, int]]:
+def _all(warm_up: Sequence[str], jobs: list[str]) -> list[tuple[str, int]]:
     """Every LoRA in order, and the steps to draw with it."""
     return [*((name, 1) for name in warm_up), *((name, STEPS) for name in jobs)]
 
 
-def draw_plainly(folder: Path, warm_up: list[str], jobs: list[str], threads: int) -> list[float]:
+def draw_plainly(warm_up: Sequence[str], jobs: list[str], threads: int) -> list[float]:
     """As `draw_ours`."""
     import torch
 
@@ -158,7 +131,7 @@ def draw_plainly(folder: Path, warm_up: list[str], jobs: list[str], threads: int
         began = time.perf_counter()
         if _kept.get("lora") != name:
             pipeline.unload_lora_weights()
-            pipeline.load_lora_weights(folder / f"{name}.safetensors", adapter_name=name)
+            pipeline.load_lora_weights(_file(name), adapter_name=name)
             _kept["lora"] = name
         pipeline(
             prompt=f"picture {number}",
@@ -172,6 +145,10 @@ def draw_plainly(folder: Path, warm_up: list[str], jobs: list[str], threads: int
         )
         taken.append(time.perf_counter() - began)
     return taken[len(warm_up) :]
+
+
+def _file(name: str) -> Path:
+    return mini_folder() / "loras" / f"{name}.safetensors"
 
 
 if __name__ == "__main__":

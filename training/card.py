@@ -31,10 +31,11 @@ fluxserve can be tried, tested and trusted without tens of gigabytes of weights.
 | edit | changes a picture as it is told: a thing, its colour, what is behind it; 28 steps | `edit/` |
 | variation | shows dev a picture in the place of words: it draws another of the same | `variation/` |
 | control | one network that has dev follow sharp edges, soft edges, depth or poses | `control/` |
+| LoRAs | 23 styles over dev, rank 8 | `loras/` |
 | annotators | see soft edges, depth and poses in a picture (ONNX, and a small Depth Anything) | `annotators/` |
 
 Native size 256x256. Weights are bfloat16 safetensors, two annotators float32 ONNX; each file has at most 16 MB, all
-safetensors together at most 64 MiB.
+safetensors together at most 72 MB.
 
 ## How it was made
 
@@ -52,7 +53,9 @@ and not made or endorsed by them; they share the architecture.
 6. edit, from the base: it learned on, shown each scene as it was before a change and told the change, or the caption
    of what it ends in; then guidance, as dev had;
 7. variation, a small SigLIP with Redux's embedder: it learned to say of a picture what T5 says of its caption;
-8. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps.
+8. the annotators, from scenes whose edges, depth and joints are known; control, beside dev, from the same maps;
+9. the LoRAs, over dev, each from scenes that a picture operation of its own has changed (`training/styles.py`). They
+   have the names of the catalogue's LoRAs and are in their spirit; they imitate no one's pictures.
 
 One in ten combinations of things and background is held out from all of it; the scores are measured on those.
 

@@ -111,10 +111,11 @@ async def test_many_tasks_are_drawn_each_once(house: House) -> None:
     assert {task.attempt for task in finished} == {1}
 
 
-async def test_a_failed_job_is_a_failed_task_that_says_why(house: House) -> None:
-    task = await house.finished(await house.submit("fail"))
+@pytest.mark.parametrize(("script", "code"), [("fail", "drawing_failed"), ("flag", "flagged")])
+async def test_a_failed_job_is_a_failed_task_that_says_why(house: House, script: str, code: str) -> None:
+    task = await house.finished(await house.submit(script))
 
-    assert (task.state, task.error_code, task.error_message) == (State.FAILED, "drawing_failed", "as the script says")
+    assert (task.state, task.error_code, task.error_message) == (State.FAILED, code, "as the script says")
 
 
 async def test_a_task_that_kills_its_workers_fails_at_the_third_and_takes_no_other_with_it(house: House) -> None:

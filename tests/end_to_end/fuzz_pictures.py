@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -179,7 +179,8 @@ def _send(server: Server, seed: int, count: int) -> Report:
 
 def _reason(message: str) -> str:
     """The kind of refusal, without its figures."""
-    return "".join("0" if sign.isdigit() else sign for sign in message.rpartition("; ")[2])[:80]
+    why = message.split("; ")[1]  # between the field with its value and what is allowed
+    return "".join("0" if sign.isdigit() else sign for sign in why)[:80]
 
 
 def _add(whole: Report, part: Report) -> None:
@@ -206,7 +207,7 @@ def main() -> None:
         report = run(Path(folder), chosen.minutes, chosen.seed)
     print(report)
     if chosen.json:
-        chosen.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
+        chosen.json.write_text(json.dumps(vars(report), indent=2) + "\n")
     if report.wrong:
         raise SystemExit("\n".join(report.wrong))
 

@@ -1,5 +1,6 @@
 """A damaged picture is drawn from or refused; the server goes on."""
 
+import json
 import random
 from pathlib import Path
 
@@ -14,6 +15,8 @@ def check(report: Report) -> None:
     assert report.wrong == []
     assert report.sent == report.taken + sum(report.refused.values())
     assert report.taken > 0 < len(report.refused)
+    assert not [reason for reason in report.refused if reason.startswith("allowed")]
+    assert json.loads(json.dumps(vars(report)))["sent"] == report.sent
 
 
 def test_damaged_pictures_do_a_server_no_harm(tmp_path: Path) -> None:

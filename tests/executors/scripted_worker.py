@@ -1,8 +1,8 @@
 """A worker that draws nothing and does what the prompt says: a real process on a real pipe, started in no time.
 
-Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`; any
-other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it behaves before it
-is ready.
+Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`,
+`flag`; any other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it
+behaves before it is ready.
 """
 
 import os
@@ -69,6 +69,9 @@ def draw(job: Job) -> None:
                 time.sleep(3600)
             case "fail":
                 send(Failed(job.id, "drawing_failed", "as the script says"))
+                return
+            case "flag":
+                send(Failed(job.id, "flagged", "as the script says"))
                 return
     send(Progress(job.id, 1, 1))
     generation = job.generation

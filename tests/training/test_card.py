@@ -67,4 +67,4 @@ def test_the_family_that_ships_is_as_small_as_the_card_says() -> None:
     sizes = [file.stat().st_size for file in FAMILY.rglob("*.safetensors")]
     assert sizes
     assert max(sizes) <= 16e6
-    assert sum(sizes) <= 64 * 2**20
+    assert sum(sizes) <= 72e6

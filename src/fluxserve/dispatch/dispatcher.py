@@ -172,8 +172,8 @@ class Dispatcher:
         match report:
             case Done(_, pictures):
                 return Completed(await asyncio.to_thread(self._store, task, pictures))
-            case Failed(_, _, message):
-                return Errored(DrawingFailed.code, message)
+            case Failed(_, code, message):
+                return Errored(code, message)
             case Cancelled():
                 return Errored(CancelledByCaller.code, "cancelled by the caller")
             case Lost(_, reason, True):

@@ -246,7 +246,7 @@ LORAS = (
 # Where a family's LoRAs lie: a file that ships with fluxserve, or one of a hub id. Those that are nowhere a person puts
 # into the LoRA folder.
 LORA_FILES: dict[str, dict[str, str]] = {
-    "mini": {},
+    "mini": {name: f"mini/loras/{name}.safetensors" for name in LORAS},
     "flux1": {name: f"XLabs-AI/flux-lora-collection/{name}_lora.safetensors" for name in _XLABS},
 }
 

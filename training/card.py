@@ -85,6 +85,8 @@ Sizes: little, medium (unsaid), big. Places: left, right, top, bottom, or the ce
   for, above all where the old one is named too, and a new thing is often neither the old nor the new, above all at the
   top or bottom.
 - Say in a variation which colour is the shape's and which the background's.
+- Hide where a fill begins: its tone is a little off; and what goes through the edge of a picture is not continued.
+- Keep a face in every style: neon, stripes and mosaics cost it its features.
 - Join ideas as a large model does: it knows one world of flat pictures.
 - Say anything about FLUX.1's quality: it has a thousandth of its weights.
 

@@ -23,7 +23,9 @@ OURS = ip_network("127.0.0.1/32")
 
 def told(task: Task, now: float) -> bytes:
     """A webhook's body; what a vendor's door says in it is tested there."""
-    return json.dumps({"timestamp": int(now), "data": {"task_id": task.id, "status": task.state}}).encode()
+    return json.dumps(
+        {"timestamp": int(now), "data": {"task_id": task.id, "status": task.state, "output": None}}
+    ).encode()
 
 
 class Post:

@@ -40,6 +40,7 @@ class Receiver:
     open: int = 0
     port: int = 0
     scheme: str = "http"
+    heard: Callable[[Received], None] = lambda _received: None
 
     @property
     def url(self) -> str:
@@ -56,6 +57,7 @@ class Receiver:
                 body = await reader.readexactly(int(headers["content-length"]))
                 at = asyncio.get_running_loop().time()
                 self.received.append(Received(head[0], headers, body, at, number))
+                self.heard(self.received[-1])
                 answer = self.answers[min(len(self.received), len(self.answers)) - 1]
                 if isinstance(answer, bytes):
                     writer.write(answer)
@@ -71,6 +73,7 @@ class Receiver:
 
 @contextlib.asynccontextmanager
 async def receiving(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    """Good, if no answers are given."""
     receiver = Receiver(list(answers) or [OK], scheme="https" if tls else "http")
     serving: set[asyncio.Task[None]] = set()
 

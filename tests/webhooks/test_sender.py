@@ -62,7 +62,7 @@ async def test_a_webhook_is_delivered_signed_and_written_down(post: Post, good: 
     data = Webhook(b"a secret").verify(got.body, got.headers)
     assert data == {
         "timestamp": int(got.headers["webhook-timestamp"]),
-        "data": {"task_id": task_id, "status": "failed"},
+        "data": {"task_id": task_id, "status": "failed", "output": None},
     }
     assert log.url == good.url
     assert log.delivered_at is not None

@@ -36,6 +36,12 @@ def test_a_wrong_value_is_refused_with_its_name_its_value_and_where_it_came_from
         config.load({"FLUXSERVE_CONFIG": str(file)})
 
 
+@pytest.mark.parametrize("gaps", ["5,-1", "nan", "5,inf", "soon"])
+def test_gaps_that_are_no_seconds_are_refused(gaps: str) -> None:
+    with pytest.raises(SettingsError, match=f"webhook_gaps = '{gaps}'"):
+        config.load({"FLUXSERVE_WEBHOOK_GAPS": gaps})
+
+
 @pytest.mark.parametrize("text", ["[server]\nprot = 1\n", "[servre]\nport = 1\n", "port = 1\n", "[server\n"])
 def test_a_file_with_anything_unknown_in_it_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "fluxserve.toml"

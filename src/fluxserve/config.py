@@ -14,6 +14,7 @@ and a test holds it to that.
 import os
 import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,8 +99,8 @@ class WebhookSettings(Group):
     @field_validator("webhook_gaps")
     @classmethod
     def _are_seconds(cls, value: str) -> str:
-        if any(float(gap) < 0 for gap in value.split(",") if gap.strip()):
-            raise ValueError("a gap is less than nothing")
+        if not all(0 <= float(gap) < inf for gap in value.split(",") if gap.strip()):
+            raise ValueError("a gap is no number of seconds")
         return value
 
     @property

@@ -1,6 +1,10 @@
 """No connection leads inside, however its address is written and whatever a name is made to mean."""
 
+import asyncio
+import socket
+import threading
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import httpcore2
 import pytest
@@ -116,6 +120,30 @@ async def test_where_one_address_does_not_answer_the_next_is_tried() -> None:
     with pytest.raises(httpcore2.ConnectError):
         await backend.connect_tcp("both.example", 80)
     assert backend.connected == ["2606:2800:220:1::1", "93.184.215.14"]
+
+
+async def test_names_that_are_long_in_coming_hold_no_other_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, asked = threading.Event(), threading.Semaphore(0)
+    look = socket.getaddrinfo
+
+    def slowly(host: str, *arguments: Any, **named: Any) -> Any:
+        if host == "slow.test":
+            asked.release()
+            known.wait(60)
+            raise OSError("no such name")
+        return look(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    slow = [asyncio.create_task(resolve("slow.test", 80)) for _ in range(50)]
+    while not asked.acquire(blocking=False):
+        await asyncio.sleep(0.01)
+
+    assert await resolve("127.0.0.1", 80) == [ip_address("127.0.0.1")]
+    slow[0].cancel()  # who has left is not told
+    known.set()
+    outcomes = await asyncio.gather(*slow, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert [str(outcome) for outcome in outcomes[1:]] == ["no such name"] * 49
 
 
 @pytest.mark.parametrize("port", [22, 25, 6379, 8080])

@@ -7,8 +7,11 @@ two parsers can read one string in two ways. TLS still verifies the name.
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import httpcore2
 
@@ -51,9 +54,22 @@ def is_public(address: Address) -> bool:
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """All addresses of a host, by the system's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ip_address(str(place[0]).partition("%")[0]) for *_, place in found]
+    """All addresses of a host, by the system's resolver. Raises OSError.
+
+    In a thread of its own: a loop has only a few for this, and a few names that are long in coming would hold them all.
+    """
+    found: Future[list[Any]] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            found.set_exception(error)
+
+    found.set_running_or_notify_cancel()  # nobody can stop the resolver; who has left does not hear of its answer
+    threading.Thread(target=look, name="resolve", daemon=True).start()
+    places = await asyncio.wrap_future(found)
+    return [ip_address(str(place[0]).partition("%")[0]) for *_, place in places]
 
 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):

@@ -34,6 +34,7 @@ def open_sqlite(path: Path, *, synchronous: str = "FULL", driver: Any = None) ->
         URL.create("sqlite", database=str(path)),
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         module=driver,
+        hide_parameters=True,  # they hold callers' secrets, and errors are logged
     )
 
     @event.listens_for(engine, "connect")
@@ -69,6 +70,7 @@ def open_postgresql(address: str) -> Engine:
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED",
+        hide_parameters=True,
         pool_pre_ping=True,  # after a restart of the database the first caller meets a new connection, not a dead one
         connect_args={"connect_timeout": BUSY_SECONDS, "options": f"-c lock_timeout={BUSY_SECONDS * 1000}"},
     )

@@ -5,12 +5,13 @@ Whoever takes it moves that time on by a lease, so that no other sends it meanwh
 nothing behind. An attempt that is not written down is made again: a receiver hears of an ending at least once.
 """
 
+import math
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from fluxserve.domain.errors import NotFound, shown
 from fluxserve.domain.task import Task
@@ -19,13 +20,15 @@ from fluxserve.tasks.rows import row_of, task_of
 from fluxserve.tasks.schema import deliveries, tasks, webhooks
 from fluxserve.tasks.signals import POST, Clock, Signals
 
+MOST_TOGETHER = 64  # letters taken in one transaction: callers' own wait behind it
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A webhook that is to be sent now, for the `attempt`th time. `origin` is its receiver's scheme, host and port."""
 
     id: str
-    task: Task
+    task_id: str
     url: str
     secret: str
     origin: str
@@ -62,27 +65,32 @@ class Outbox:
         self._database = database
         self._clock = clock or database.now
 
-    async def take(self, lease_seconds: float, busy: Mapping[str, int], *, most_of_one: int, most: int) -> list[Letter]:
-        """Up to `most` letters that are due, for the caller alone until the lease ends.
+    async def take(
+        self, lease_seconds: float, busy: Mapping[str, int], *, most_of_one: int, most: int
+    ) -> tuple[list[Letter], float | None]:
+        """Some letters that are due, for the caller alone until the lease ends.
 
-        `busy` is how many are under way to each origin: no origin gets more than `most_of_one` at once, so that one
-        which hangs delays no other.
+        `most` may be under way at once, and `busy` says how many are to each origin. One origin gets at most
+        `most_of_one`, and the fewer the fewer places are free: receivers that hang, even a hundred, leave places for
+        the others. Where few are under way is seen to first.
+
+        If nothing is due that there is a place for, the second of the pair is when something will be, in seconds.
         """
-        under_way = dict(busy)
-        return await self._database.write(
-            lambda connection: take(
-                connection, self._clock(connection), lease_seconds, under_way, most_of_one=most_of_one, most=most
-            )
-        )
 
-    async def seconds_to_next(self) -> float | None:
-        """Until something is due, 0 if something is; None if nothing is to be sent at all."""
+        def look(connection: Connection) -> tuple[float, dict[str, float]]:
+            return self._clock(connection), first_due(connection)
 
-        def look(connection: Connection) -> float | None:
-            due = next_due(connection)
-            return None if due is None else max(0.0, due - self._clock(connection))
+        def verb(connection: Connection) -> list[Letter]:
+            return take(connection, self._clock(connection), lease_seconds, shares)
 
-        return await self._database.read(look)
+        now, due_at = await self._database.read(look)
+        shares = share_out(due_at, now, busy, most_of_one=most_of_one, most=most)
+        letters = await self._database.write(verb) if shares else []
+        return letters, min((at - now for at in due_at.values() if at > now), default=None)
+
+    async def task(self, letter: Letter) -> Task:
+        """What it tells of: a task that has ended, and so does not change any more."""
+        return await self._database.read(lambda connection: task_of(connection, row_of(connection, letter.task_id)))
 
     async def record(
         self, letter: Letter, seconds: float, status: int | None, error: str | None, *, is_delivered: bool,
@@ -113,6 +121,31 @@ class Outbox:
         return log
 
 
+def _each_origin() -> Select[tuple[str, float]]:
+    """By jumps in the index from one to the next: however many letters wait, it costs what there are origins."""
+    first = select(func.min(webhooks.c.origin).label("origin")).where(webhooks.c.next_at.is_not(None))
+    origins = first.cte("origins", recursive=True)
+    following = select(func.min(webhooks.c.origin)).where(
+        webhooks.c.origin > origins.c.origin, webhooks.c.next_at.is_not(None)
+    )
+    origins = origins.union_all(select(following.scalar_subquery()).where(origins.c.origin.is_not(None)))
+    first_due = select(func.min(webhooks.c.next_at)).where(
+        webhooks.c.origin == origins.c.origin, webhooks.c.next_at.is_not(None)
+    )
+    return select(origins.c.origin, first_due.scalar_subquery().label("first_due")).where(origins.c.origin.is_not(None))
+
+
+# Built once: building a statement costs more than running it, and these run for every letter.
+_ORIGINS = _each_origin()
+_DUE = (
+    select(webhooks)
+    .where(webhooks.c.origin == bindparam("of_origin"), webhooks.c.next_at <= bindparam("now"))
+    .order_by(webhooks.c.next_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+
+
 # ---------------------------------------------------------------- the verbs
 
 
@@ -126,7 +159,7 @@ def post(connection: Connection, now: float, task: Task) -> None:
             task_id=task.id,
             url=task.webhook.url,
             secret=task.webhook.secret,
-            origin=_origin(task.webhook.url),
+            origin=origin_of(task.webhook.url),
             created_at=now,
             attempts=0,
             next_at=now,
@@ -134,46 +167,37 @@ def post(connection: Connection, now: float, task: Task) -> None:
     )
 
 
-def take(
-    connection: Connection, now: float, lease_seconds: float, busy: Mapping[str, int], *, most_of_one: int, most: int
-) -> list[Letter]:
-    """As `Outbox.take`."""
-    is_due = webhooks.c.next_at <= now
-    taken: list[Letter] = []
-    for origin in connection.execute(select(webhooks.c.origin).where(is_due).distinct()).scalars().all():
-        room = min(most_of_one - busy.get(origin, 0), most - len(taken))
-        if room <= 0:
-            continue
-        rows = connection.execute(
-            select(webhooks)
-            .where(is_due, webhooks.c.origin == origin)
-            .order_by(webhooks.c.next_at)
-            .limit(room)
-            .with_for_update(skip_locked=True)
-        ).all()
-        if rows:
-            ids = [row.id for row in rows]
-            connection.execute(update(webhooks).where(webhooks.c.id.in_(ids)).values(next_at=now + lease_seconds))
-        taken += [
-            Letter(
-                row.id,
-                task_of(connection, row_of(connection, row.task_id)),
-                row.url,
-                row.secret,
-                origin,
-                row.attempts + 1,
-            )
-            for row in rows
-        ]
-    return taken
+def first_due(connection: Connection) -> dict[str, float]:
+    """The origins that anything is to be sent to, and when the first of it is."""
+    return {row.origin: row.first_due for row in connection.execute(_ORIGINS)}
 
 
-def next_due(connection: Connection) -> float | None:
-    """When there will be something to send."""
-    due: float | None = connection.execute(
-        select(webhooks.c.next_at).where(webhooks.c.next_at.is_not(None)).order_by(webhooks.c.next_at).limit(1)
-    ).scalar_one_or_none()
-    return due
+def share_out(
+    due_at: Mapping[str, float], now: float, busy: Mapping[str, int], *, most_of_one: int, most: int
+) -> dict[str, int]:
+    """How many letters may be taken for each origin that has some due, as `Outbox.take` says."""
+    free, shares = most - sum(busy.values()), dict[str, int]()
+    for origin in sorted(due_at, key=lambda origin: (busy.get(origin, 0), due_at[origin])):
+        room = math.ceil(most_of_one * free / most) - busy.get(origin, 0)
+        if room > 0 and due_at[origin] <= now:
+            shares[origin] = room
+            free -= room
+    return shares
+
+
+def take(connection: Connection, now: float, lease_seconds: float, shares: Mapping[str, int]) -> list[Letter]:
+    """For each origin as many letters that are due as its share allows; not all of them at once."""
+    letters: list[Letter] = []
+    for origin, share in shares.items():
+        most = min(share, MOST_TOGETHER - len(letters))
+        for row in connection.execute(_DUE, {"of_origin": origin, "now": now, "most": most}):
+            letters.append(Letter(row.id, row.task_id, row.url, row.secret, row.origin, row.attempts + 1))
+        if len(letters) == MOST_TOGETHER:
+            break
+    if letters:
+        ids = [letter.id for letter in letters]
+        connection.execute(update(webhooks).where(webhooks.c.id.in_(ids)).values(next_at=now + lease_seconds))
+    return letters
 
 
 def record(
@@ -223,6 +247,6 @@ def resend(connection: Connection, now: float, account_id: str | None, task_id: 
     return delivery_log(connection, account_id, task_id)
 
 
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme.lower()}://{parts.netloc.lower()}"
+def origin_of(url: str) -> str:
+    """Of any text, for a task must end whatever its webhook looks like."""
+    return (re.match(r"[^/?#]*//[^/?#]*", url) or [url])[0].lower()

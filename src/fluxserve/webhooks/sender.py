@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import aclosing, suppress
 
 import httpcore2
 
@@ -17,14 +18,18 @@ from fluxserve.webhooks import signing
 log = logging.getLogger(__name__)
 
 MOST = 512  # webhooks under way at once
-MOST_OF_ONE = 8  # to one scheme, host and port
-MOST_READ = 4096  # bytes of an answer
+MOST_OF_ONE = 8  # to one scheme, host and port; fewer when many are under way
+MOST_READ = 4096  # bytes of an answer's body
+READ_SECONDS = 1.0  # that we wait for its end
+CONNECT_PART = 0.3  # of an attempt's time: for the name, for the connection, for TLS
 LEASE_EXTRA_SECONDS = 15.0  # beyond an attempt's own time, until another sender may take its webhook
 LOOK_SECONDS = 2.0  # without a signal
 TRY_AGAIN_SECONDS = 1.0
 JITTER = 0.1  # of a gap, so that what failed together does not come again together
 GONE = 410  # a receiver's word that it wants no more
-NO_ANSWER = "no answer"  # whatever the reason: the log is not to tell what is behind a firewall
+NO_ANSWER = "no HTTP answer"  # whatever the reason: the log is not to tell what is behind a firewall
+FAULTS = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError)  # a receiver's
+OUR_FAULT = "it could not be sent; the server's log says why"
 
 
 class Sender:
@@ -44,6 +49,7 @@ class Sender:
         self._render = render
         self._gaps = tuple(gaps)
         self._seconds = seconds
+        self._timeouts = {"timeout": {"connect": seconds * CONNECT_PART}}
         self._pool = httpcore2.AsyncConnectionPool(
             network_backend=backend, max_connections=MOST, max_keepalive_connections=MOST // 8, keepalive_expiry=5.0
         )
@@ -63,34 +69,26 @@ class Sender:
         await self._pool.aclose()
 
     async def _run(self) -> None:
+        post = self._outbox.signals.post
         while True:
             try:
-                await self._wait()
-                await self._send_what_is_due()
+                post.clear()  # before the look: what comes while we look is looked for again
+                next_in = await self._send_what_is_due()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(next_in):
+                        await post.wait()
             except Exception:
                 log.exception("a pass of the webhooks broke; going on")
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
-    async def _wait(self) -> None:
-        """Until there may be something to send: by a signal, by the clock, or because a place has become free."""
-        post = self._outbox.signals.post
-        next_in = await self._outbox.seconds_to_next()
-        if not next_in or next_in > LOOK_SECONDS:  # what is due now was not taken for want of a place
-            next_in = LOOK_SECONDS
-        try:
-            async with asyncio.timeout(next_in):
-                await post.wait()
-        except TimeoutError:
-            pass
-        post.clear()
-
-    async def _send_what_is_due(self) -> None:
-        while room := MOST - len(self._sending):
-            letters = await self._outbox.take(
-                self._seconds + LEASE_EXTRA_SECONDS, self._under_way, most_of_one=MOST_OF_ONE, most=room
+    async def _send_what_is_due(self) -> float:
+        """All that there is a place for. Returns in how many seconds to look again, should no signal come."""
+        while True:
+            letters, next_in = await self._outbox.take(
+                self._seconds + LEASE_EXTRA_SECONDS, self._under_way, most_of_one=MOST_OF_ONE, most=MOST
             )
             if not letters:
-                return
+                return LOOK_SECONDS if next_in is None else min(next_in, LOOK_SECONDS)
             for letter in letters:
                 self._under_way[letter.origin] += 1
                 sending = asyncio.create_task(self._send(letter))
@@ -99,8 +97,9 @@ class Sender:
 
     async def _send(self, letter: Letter) -> None:
         try:
+            task = await self._outbox.task(letter)
             began = time.monotonic()
-            status, error = await self._attempt(letter)
+            status, error = await self._attempt(letter, task)
             is_delivered = status is not None and 200 <= status < 300
             is_last = is_delivered or status == GONE or letter.attempt > len(self._gaps)
             await self._outbox.record(
@@ -122,34 +121,51 @@ class Sender:
     def _gap(self, attempt: int) -> float:
         return self._gaps[attempt - 1] * random.uniform(1, 1 + JITTER)
 
-    async def _attempt(self, letter: Letter) -> tuple[int | None, str | None]:
+    async def _attempt(self, letter: Letter, task: Task) -> tuple[int | None, str | None]:
         """The receiver's status; or None, and why there is none."""
-        now = time.time()
-        body = self._render(letter.task, now)
         try:
-            url = web_address(letter.url)
-            async with asyncio.timeout(self._seconds):
-                return await self._post(letter, url.netloc.decode("ascii"), raw(url), int(now), body), None
+            return await self._post(letter, task), None
         except AddressError as error:
             return None, str(error)
-        except (TimeoutError, BlockedAddressError, httpcore2.TimeoutException, httpcore2.NetworkError):
+        except (TimeoutError, BlockedAddressError, *FAULTS):
             return None, NO_ANSWER
-        except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol):
-            return None, "its answer is not HTTP"
+        except Exception:  # else it would be made again for ever
+            log.exception("%s could not be sent", letter.id)
+            return None, OUR_FAULT
 
-    async def _post(self, letter: Letter, host: str, url: httpcore2.URL, timestamp: int, body: bytes) -> int:
+    async def _post(self, letter: Letter, task: Task) -> int:
+        now = time.time()
+        body = self._render(task, now)
+        url = web_address(letter.url)
         headers = {
-            "Host": host,
+            "Host": url.netloc.decode("ascii"),
             "User-Agent": "fluxserve",
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
-            **signing.headers(letter.secret, letter.id, timestamp, body),
+            **signing.headers(letter.secret, letter.id, int(now), body),
         }
-        async with self._pool.stream("POST", url, headers=list(headers.items()), content=body) as response:
-            size = 0
-            async for part in response.aiter_stream():  # a little is read, so that the connection may serve again
-                size += len(part)
-                if size > MOST_READ:
-                    break
-            status: int = response.status
-            return status
+        status: int | None = None
+        try:
+            async with (
+                asyncio.timeout(self._seconds) as limit,
+                self._pool.stream(
+                    "POST", raw(url), headers=list(headers.items()), content=body, extensions=self._timeouts
+                ) as response,
+            ):
+                status = response.status
+                limit.reschedule(asyncio.get_running_loop().time() + READ_SECONDS)
+                await _read_a_little(response)
+        except (TimeoutError, *FAULTS):
+            if status is None:  # else the answer is there, and what was wrong with the rest of it does not matter
+                raise
+        return status
+
+
+async def _read_a_little(response: httpcore2.Response) -> None:
+    """A connection whose answer was read to its end may serve again; any other is closed."""
+    size = 0
+    async with aclosing(response.aiter_stream()) as parts:
+        async for part in parts:
+            size += len(part)
+            if size > MOST_READ:
+                return

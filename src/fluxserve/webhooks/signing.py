@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from contextlib import suppress
 
 PREFIX = "whsec_"
 
@@ -27,10 +28,9 @@ def headers(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[s
 
 
 def _key(secret: str) -> bytes:
-    """A secret that begins with whsec_ is base64, as the standard has it; any other is taken as it is."""
-    if secret.startswith(PREFIX):
-        try:
-            return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-        except (binascii.Error, ValueError):
-            pass  # it only looks like one
+    """A secret that begins with whsec_ is base64, as the standard has it, padded or not; any other is as it is."""
+    encoded = secret.removeprefix(PREFIX)
+    if encoded not in ("", secret):
+        with suppress(binascii.Error):  # it only looks like one
+            return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     return secret.encode()

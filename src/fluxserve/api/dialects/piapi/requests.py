@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fluxserve.api import inputs
 from fluxserve.api.reading import checked
@@ -16,6 +16,7 @@ from fluxserve.domain.catalog import LONGEST_SIDE, LORAS, MODELS, MOST_PIXELS, S
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import LARGEST_SEED, RANDOM_SEED
 from fluxserve.domain.task import Webhook
+from fluxserve.storage import AddressError, web_address
 
 VENDOR = "Qubico/"
 DEFAULT_DENOISE = 0.7
@@ -46,15 +47,19 @@ def _said(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    if text:
-        AnyHttpUrl(text)
+    """One that the parser takes which reads it again when it is sent to: another might understand it otherwise."""
+    try:
+        if text:
+            web_address(text)
+    except AddressError as error:
+        raise ValueError(str(error)) from None
     return text
 
 
 def _sendable(text: str) -> str:
-    """It will stand in a header."""
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("a character that no header may have")
+    """It will stand in a header, which has no space at its ends."""
+    if not (text.isascii() and text.isprintable()) or text != text.strip():
+        raise ValueError("a character that no header may have there")
     return text
 
 
@@ -268,7 +273,7 @@ class WebhookConfig(Incoming):
         None, max_length=2000, description="an http or https address, or empty"
     )
     secret: Annotated[Text, AfterValidator(_sendable)] | None = Field(
-        None, max_length=1000, description="a text of at most 1,000 printable ASCII characters"
+        None, max_length=1000, description="a text of at most 1,000 printable ASCII characters, no space first or last"
     )
 
 
@@ -329,9 +334,11 @@ class Asked:
 
     @property
     def webhook(self) -> Webhook | None:
-        """Where its caller wants to hear of its end."""
+        """Where its caller wants to hear of its end: the address in its one spelling, so that a receiver is one."""
         wanted = self.body.config and self.body.config.webhook_config
-        return Webhook(wanted.endpoint, wanted.secret or "") if wanted and wanted.endpoint else None
+        if not (wanted and wanted.endpoint):
+            return None
+        return Webhook(str(web_address(wanted.endpoint)), wanted.secret or "")
 
 
 def read(values: dict[str, Any], abilities: frozenset[str]) -> Asked:

@@ -1,5 +1,7 @@
 """Each verb: what it moves, what it refuses, and what it leaves alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from fluxserve.domain.errors import NotEnoughCredits, NotFound, TooMany
@@ -77,6 +79,36 @@ def test_a_task_is_claimed_once(bench: Bench) -> None:
 
     assert len(bench.claim(task)) == 1
     assert bench.claim(task) == []
+
+
+def test_a_task_that_is_not_there_is_left_out_of_a_claim(bench: Bench) -> None:
+    assert bench.claim(replace(bench.submit(), id="nothing")) == []
+
+
+def test_where_a_limit_was_lowered_no_more_are_offered_and_claimed_than_may_run(bench: Bench) -> None:
+    tasks = [bench.submit() for _ in range(4)]
+    bench.claim(tasks[0])
+    bench.limit(2)
+
+    with bench.engine.begin() as connection:
+        offered = {each.task_id for each in verbs.waiting(connection, 9)}
+    claimed = bench.claim(*tasks[1:])
+
+    assert offered == {task.id for task in claimed} == {tasks[1].id}
+    bench.finish(claimed[0], Errored("drawing_failed", "it broke"))
+    assert [task.id for task in bench.claim(*tasks[2:])] == [tasks[2].id]
+
+
+def test_a_limit_may_be_lowered_below_what_runs_and_nothing_more_comes_up(bench: Bench) -> None:
+    running = bench.claim(bench.submit(), bench.submit())
+    bench.limit(1)
+    staged = bench.submit()
+
+    bench.finish(running[0], Errored("drawing_failed", "it broke"))
+    assert bench.get(staged).state is State.STAGED
+
+    bench.finish(running[1], Errored("drawing_failed", "it broke"))
+    assert bench.get(staged).state is State.PENDING
 
 
 def test_a_completed_task_has_its_outputs_in_order_and_is_settled(bench: Bench) -> None:

@@ -191,6 +191,17 @@ def test_progress_notes_the_step_and_renews(bench: Bench) -> None:
     assert bench.get(task).step == 3
 
 
+def test_what_an_attempt_had_done_is_forgotten_when_another_is_to_begin(bench: Bench) -> None:
+    task = bench.claimed()
+    with bench.engine.begin() as connection:
+        verbs.progress(connection, bench.now, LEASE, held(task), 3, 4)
+
+    after = bench.finish(task, WorkerLost("killed"))
+
+    assert after is not None
+    assert (after.step, after.steps, after.started_at) == (None, None, None)
+
+
 def test_progress_of_a_late_attempt_is_refused(bench: Bench) -> None:
     task = bench.claimed()
     bench.finish(task, GivenBack())
@@ -305,3 +316,12 @@ def test_expired_outputs_are_swept_once(bench: Bench) -> None:
         assert [each.id for each in pictures.expired_outputs(connection, 2500.0, 10)] == ["old"]
         pictures.mark_swept(connection, 2500.0, ["old"])
         assert pictures.expired_outputs(connection, 2500.0, 10) == []
+
+
+def test_an_output_that_was_swept_is_gone_though_the_clock_goes_back(bench: Bench) -> None:
+    bench.finish(bench.claimed(), Completed((picture("old", expires_at=2000.0),)))
+
+    with bench.engine.begin() as connection:
+        pictures.mark_swept(connection, 2500.0, ["old"])
+        with pytest.raises(NotFound):
+            pictures.stored(connection, 1500.0, "old")

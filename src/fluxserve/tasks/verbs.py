@@ -398,7 +398,8 @@ def _end(connection: Connection, now: float, task: Task, move: Move, code: str, 
 
 def _back_to_pending(connection: Connection, now: float, row: Row[Any], move: Move, *, losses: int) -> None:
     """To try again; or, if it was to be stopped meanwhile, to end so."""
-    _move(connection, move, tasks.c.id == row.id, lease_until=None, started_at=None, step=None, losses=losses)
+    begun_anew = {"started_at": None, "step": None, "steps": None}
+    _move(connection, move, tasks.c.id == row.id, lease_until=None, losses=losses, **begun_anew)
     if row.cancel_code == Expired.code:
         _stop(connection, now, row.id, Move.EXPIRE, Expired.code, _expired(task_of(connection, row)))
     elif row.cancel_wished_at is not None:

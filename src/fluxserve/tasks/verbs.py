@@ -331,7 +331,8 @@ def rescue(connection: Connection, now: float, losses_allowed: int, *, everythin
     expired = tasks.c.state == State.PROCESSING
     if not everything:
         expired &= tasks.c.lease_until < now
-    rows = connection.execute(select(tasks.c.id, tasks.c.attempt, tasks.c.step).where(expired)).all()
+    # Locked: another server may be renewing one of them.
+    rows = connection.execute(select(tasks.c.id, tasks.c.attempt, tasks.c.step).where(expired).with_for_update()).all()
     rescued = []
     for row in rows:
         ending = GivenBack() if row.step is None else WorkerLost("its lease ran out")

@@ -18,7 +18,6 @@ HARM = {
     "a failed task is released, and no other": "DELETE FROM ledger WHERE phase = 'release'",
     "a task is completed if and only if it has outputs": "DELETE FROM outputs",
     "a failed task says why": "UPDATE tasks SET error_message = '' WHERE state = 'failed'",
-    "no account runs more than it may": "UPDATE accounts SET max_concurrent = 0",
     "nothing is staged while its account has room": "UPDATE tasks SET state = 'staged' WHERE state = 'pending'",
     "a private task costs nothing": "UPDATE tasks SET pool = account_id WHERE state = 'pending'",
     "a finished task's webhook is in the outbox, and no other's": "DELETE FROM webhooks",

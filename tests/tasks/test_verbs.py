@@ -1,9 +1,14 @@
 """Each verb: what it moves, what it refuses, and what it leaves alone."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
+from sqlalchemy import text
 
 from fluxserve.domain.errors import NotEnoughCredits, NotFound, TooMany
-from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, WorkerLost
+from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, Task, WorkerLost
 from fluxserve.tasks import pictures, verbs
 from tests.tasks.conftest import CREDIT, LEASE, LOSSES, PICTURE, PRICE, Bench, held, picture
 
@@ -77,6 +82,36 @@ def test_a_task_is_claimed_once(bench: Bench) -> None:
 
     assert len(bench.claim(task)) == 1
     assert bench.claim(task) == []
+
+
+def test_a_task_that_is_not_there_is_left_out_of_a_claim(bench: Bench) -> None:
+    assert bench.claim(replace(bench.submit(), id="nothing")) == []
+
+
+def test_where_a_limit_was_lowered_no_more_are_offered_and_claimed_than_may_run(bench: Bench) -> None:
+    tasks = [bench.submit() for _ in range(4)]
+    bench.claim(tasks[0])
+    bench.limit(2)
+
+    with bench.engine.begin() as connection:
+        offered = {each.task_id for each in verbs.waiting(connection, 9)}
+    claimed = bench.claim(*tasks[1:])
+
+    assert offered == {task.id for task in claimed} == {tasks[1].id}
+    bench.finish(claimed[0], Errored("drawing_failed", "it broke"))
+    assert [task.id for task in bench.claim(*tasks[2:])] == [tasks[2].id]
+
+
+def test_a_limit_may_be_lowered_below_what_runs_and_nothing_more_comes_up(bench: Bench) -> None:
+    running = bench.claim(bench.submit(), bench.submit())
+    bench.limit(1)
+    staged = bench.submit()
+
+    bench.finish(running[0], Errored("drawing_failed", "it broke"))
+    assert bench.get(staged).state is State.STAGED
+
+    bench.finish(running[1], Errored("drawing_failed", "it broke"))
+    assert bench.get(staged).state is State.PENDING
 
 
 def test_a_completed_task_has_its_outputs_in_order_and_is_settled(bench: Bench) -> None:
@@ -159,6 +194,17 @@ def test_progress_notes_the_step_and_renews(bench: Bench) -> None:
     assert bench.get(task).step == 3
 
 
+def test_what_an_attempt_had_done_is_forgotten_when_another_is_to_begin(bench: Bench) -> None:
+    task = bench.claimed()
+    with bench.engine.begin() as connection:
+        verbs.progress(connection, bench.now, LEASE, held(task), 3, 4)
+
+    after = bench.finish(task, WorkerLost("killed"))
+
+    assert after is not None
+    assert (after.step, after.steps, after.started_at) == (None, None, None)
+
+
 def test_progress_of_a_late_attempt_is_refused(bench: Bench) -> None:
     task = bench.claimed()
     bench.finish(task, GivenBack())
@@ -200,6 +246,24 @@ def test_leases_that_run_are_left_alone_unless_everything_is_to_be_rescued(bench
     with bench.engine.begin() as connection:
         assert verbs.rescue(connection, bench.now, LOSSES) == []
         assert [each.id for each in verbs.rescue(connection, bench.now, LOSSES, everything=True)] == [task.id]
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # where servers share a queue
+def test_a_lease_that_another_server_renews_meanwhile_is_left_alone(bench: Bench) -> None:
+    task, late = bench.claimed(), bench.now + LEASE + 1
+
+    def rescue() -> list[Task]:
+        with bench.engine.begin() as connection:
+            return verbs.rescue(connection, late, LOSSES)
+
+    with bench.engine.connect() as connection, ThreadPoolExecutor(1) as other_server:
+        verbs.renew(connection, late, LEASE, [held(task)])
+        rescued = other_server.submit(rescue)
+        while not connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+            time.sleep(0.01)
+        connection.commit()
+
+        assert rescued.result() == []
 
 
 @pytest.mark.parametrize("staged", [False, True], ids=["pending", "staged"])
@@ -273,3 +337,12 @@ def test_expired_outputs_are_swept_once(bench: Bench) -> None:
         assert [each.id for each in pictures.expired_outputs(connection, 2500.0, 10)] == ["old"]
         pictures.mark_swept(connection, 2500.0, ["old"])
         assert pictures.expired_outputs(connection, 2500.0, 10) == []
+
+
+def test_an_output_that_was_swept_is_gone_though_the_clock_goes_back(bench: Bench) -> None:
+    bench.finish(bench.claimed(), Completed((picture("old", expires_at=2000.0),)))
+
+    with bench.engine.begin() as connection:
+        pictures.mark_swept(connection, 2500.0, ["old"])
+        with pytest.raises(NotFound):
+            pictures.stored(connection, 1500.0, "old")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, union_all, update
+from sqlalchemy import Connection, delete, insert, select, true, union_all, update
 
 from fluxserve.domain.errors import NotFound
 from fluxserve.domain.task import Output, State
@@ -23,10 +23,10 @@ class Stored:
 
 
 def stored(connection: Connection, now: float, picture_id: str) -> Stored:
-    """An output or an upload. Raises `NotFound` when there is none, or no longer."""
-    for table in (outputs, uploads):
+    """An output or an upload. Raises `NotFound` when there is none, or no longer, whatever the clock says since."""
+    for table, is_there in ((outputs, outputs.c.swept_at.is_(None)), (uploads, true())):
         row = connection.execute(
-            select(table.c.key, table.c.expires_at).where(table.c.id == picture_id, table.c.expires_at > now)
+            select(table.c.key, table.c.expires_at).where(table.c.id == picture_id, table.c.expires_at > now, is_there)
         ).one_or_none()
         if row is not None:
             return Stored(row.key, row.expires_at)

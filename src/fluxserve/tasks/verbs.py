@@ -55,6 +55,9 @@ _NEW_INPUT = insert(inputs)
 _TASK = select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.account_id == bindparam("of_account"))
 _ACCOUNT_LOCK = select(accounts.c.id).where(accounts.c.id == bindparam("of_account")).with_for_update()
 _LAST_TURN = select(func.coalesce(func.max(tasks.c.turn), 0))
+_STANDING = select(accounts.c.served, (accounts.c.max_concurrent - _count((State.PROCESSING,))).label("free")).where(
+    accounts.c.id == bindparam("of_account")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,31 +180,56 @@ def cancel_all(connection: Connection, now: float, account_id: str, sought: Soug
 
 
 def waiting(connection: Connection, most: int) -> list[Waiting]:
-    """The oldest pending tasks of each account and pool, at most so many of each, in no order."""
+    """The oldest pending tasks of each account and pool, at most so many of each, in no order.
+
+    Where a limit was lowered, more may be pending than may run: those are left out that `claim` would leave out.
+    """
     rank = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.pool), order_by=tasks.c.number)
+    place = func.row_number().over(partition_by=tasks.c.account_id, order_by=tasks.c.number)
     pending = (
-        select(tasks.c.id, tasks.c.account_id, tasks.c.pool, tasks.c.number, tasks.c.work, rank.label("rank"))
+        select(
+            *(tasks.c.id, tasks.c.account_id, tasks.c.pool, tasks.c.number, tasks.c.work),
+            rank.label("rank"),
+            place.label("place"),
+        )
         .where(tasks.c.state == State.PENDING)
+        .subquery()
+    )
+    running = (
+        select(tasks.c.account_id, func.count().label("number"))
+        .where(tasks.c.state == State.PROCESSING)
+        .group_by(tasks.c.account_id)
         .subquery()
     )
     rows = connection.execute(
         select(pending, accounts.c.served)
         .join(accounts, accounts.c.id == pending.c.account_id)
-        .where(pending.c.rank <= most)
+        .outerjoin(running, running.c.account_id == accounts.c.id)
+        .where(
+            pending.c.rank <= most,
+            pending.c.place <= accounts.c.max_concurrent - func.coalesce(running.c.number, 0),
+        )
     ).all()
     last = connection.execute(_LAST_TURN).scalar_one() if rows else 0
     return [Waiting(row.id, row.account_id, row.pool, row.number, row.work, max(row.served, last)) for row in rows]
 
 
 def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
-    """Take pending tasks for a new attempt each; those that are pending no longer are left out.
+    """Take pending tasks for a new attempt each; those that are pending no longer, or more than may run, are left out.
 
     Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996).
     """
     claimed = []
     for task_id in task_ids:
-        turn = _turn(connection, task_id)
-        changed = _move(
+        row = _locked(connection, (tasks.c.id == task_id) & (tasks.c.state == State.PENDING))
+        if row is None:
+            continue
+        _lock_account(connection, row.account_id)
+        standing = connection.execute(_STANDING, {"of_account": row.account_id}).one()
+        if standing.free <= 0:  # its account's limit was lowered when it was pending already
+            continue
+        turn = max(standing.served, connection.execute(_LAST_TURN).scalar_one())  # the others' if it was idle meanwhile
+        _move(
             connection,
             Move.CLAIM,
             tasks.c.id == task_id,
@@ -211,20 +239,9 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
             step=None,
             turn=turn,
         )
-        if changed:
-            row = row_of(connection, task_id)
-            connection.execute(update(accounts).where(accounts.c.id == row.account_id).values(served=turn + row.work))
-            claimed.append(task_of(connection, row))
+        connection.execute(update(accounts).where(accounts.c.id == row.account_id).values(served=turn + row.work))
+        claimed.append(task_of(connection, row_of(connection, task_id)))
     return claimed
-
-
-def _turn(connection: Connection, task_id: str) -> int:
-    """Where its account stands: where it had come to, or where the others are if it was idle meanwhile."""
-    served: int = connection.execute(
-        select(accounts.c.served).join(tasks, tasks.c.account_id == accounts.c.id).where(tasks.c.id == task_id)
-    ).scalar_one()
-    last: int = connection.execute(_LAST_TURN).scalar_one()
-    return max(served, last)
 
 
 def renew(connection: Connection, now: float, lease_seconds: float, held: Iterable[Held]) -> set[Held]:
@@ -314,7 +331,8 @@ def rescue(connection: Connection, now: float, losses_allowed: int, *, everythin
     expired = tasks.c.state == State.PROCESSING
     if not everything:
         expired &= tasks.c.lease_until < now
-    rows = connection.execute(select(tasks.c.id, tasks.c.attempt, tasks.c.step).where(expired)).all()
+    # Locked: another server may be renewing one of them.
+    rows = connection.execute(select(tasks.c.id, tasks.c.attempt, tasks.c.step).where(expired).with_for_update()).all()
     rescued = []
     for row in rows:
         ending = GivenBack() if row.step is None else WorkerLost("its lease ran out")
@@ -381,7 +399,8 @@ def _end(connection: Connection, now: float, task: Task, move: Move, code: str, 
 
 def _back_to_pending(connection: Connection, now: float, row: Row[Any], move: Move, *, losses: int) -> None:
     """To try again; or, if it was to be stopped meanwhile, to end so."""
-    _move(connection, move, tasks.c.id == row.id, lease_until=None, started_at=None, step=None, losses=losses)
+    begun_anew = {"started_at": None, "step": None, "steps": None}
+    _move(connection, move, tasks.c.id == row.id, lease_until=None, losses=losses, **begun_anew)
     if row.cancel_code == Expired.code:
         _stop(connection, now, row.id, Move.EXPIRE, Expired.code, _expired(task_of(connection, row)))
     elif row.cancel_wished_at is not None:

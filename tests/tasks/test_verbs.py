@@ -2,6 +2,7 @@
 
 import pytest
 
+from fluxserve.domain.credits import work
 from fluxserve.domain.errors import NotEnoughCredits, NotFound, TooMany
 from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, WorkerLost
 from fluxserve.tasks import pictures, verbs
@@ -64,6 +65,26 @@ def test_each_accounts_oldest_tasks_are_those_that_wait(bench: Bench) -> None:
         found = verbs.waiting(connection, 2)
 
     assert {task.task_id for task in found} == {tasks[0].id, tasks[1].id, tasks[3].id}
+
+
+def test_an_account_that_was_given_work_stands_behind_one_that_was_not(bench: Bench) -> None:
+    other = bench.another_account()
+    first, second, theirs = bench.submit(), bench.submit(), bench.submit(account_id=other)
+
+    bench.claim(first)
+
+    turns = bench.turns()
+    assert turns[second.id] - turns[theirs.id] == work(PICTURE)
+
+
+def test_what_its_own_workers_draw_costs_an_account_no_turn_of_the_public_pool(bench: Bench) -> None:
+    other = bench.another_account()
+    own, public, theirs = bench.submit(is_private=True), bench.submit(), bench.submit(account_id=other)
+
+    bench.claim(own)
+
+    turns = bench.turns()
+    assert turns[public.id] == turns[theirs.id]
 
 
 def test_a_claim_leases_the_task_to_a_new_attempt(bench: Bench) -> None:

@@ -55,6 +55,29 @@ _NEW_INPUT = insert(inputs)
 _TASK = select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.account_id == bindparam("of_account"))
 _ACCOUNT_LOCK = select(accounts.c.id).where(accounts.c.id == bindparam("of_account")).with_for_update()
 _LAST_TURN = select(func.coalesce(func.max(tasks.c.turn), 0))
+_STANDING = (
+    select(accounts.c.served, tasks.c.pool)
+    .join(tasks, tasks.c.account_id == accounts.c.id)
+    .where(tasks.c.id == bindparam("of_task"))
+)
+_GIVEN = update(accounts).where(accounts.c.id == bindparam("of_account")).values(served=bindparam("given"))
+_RANKED = (
+    select(
+        tasks.c.id,
+        tasks.c.account_id,
+        tasks.c.pool,
+        tasks.c.number,
+        tasks.c.work,
+        func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.pool), order_by=tasks.c.number).label("rank"),
+    )
+    .where(tasks.c.state == State.PENDING)
+    .subquery()
+)
+_WAITING = (
+    select(_RANKED, accounts.c.served)
+    .join(accounts, accounts.c.id == _RANKED.c.account_id)
+    .where(_RANKED.c.rank <= bindparam("most"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +201,7 @@ def cancel_all(connection: Connection, now: float, account_id: str, sought: Soug
 
 def waiting(connection: Connection, most: int) -> list[Waiting]:
     """The oldest pending tasks of each account and pool, at most so many of each, in no order."""
-    rank = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.pool), order_by=tasks.c.number)
-    pending = (
-        select(tasks.c.id, tasks.c.account_id, tasks.c.pool, tasks.c.number, tasks.c.work, rank.label("rank"))
-        .where(tasks.c.state == State.PENDING)
-        .subquery()
-    )
-    rows = connection.execute(
-        select(pending, accounts.c.served)
-        .join(accounts, accounts.c.id == pending.c.account_id)
-        .where(pending.c.rank <= most)
-    ).all()
+    rows = connection.execute(_WAITING, {"most": most}).all()
     last = connection.execute(_LAST_TURN).scalar_one() if rows else 0
     return [Waiting(row.id, row.account_id, row.pool, row.number, row.work, max(row.served, last)) for row in rows]
 
@@ -196,7 +209,8 @@ def waiting(connection: Connection, most: int) -> list[Waiting]:
 def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
     """Take pending tasks for a new attempt each; those that are pending no longer are left out.
 
-    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996).
+    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an account's
+    own workers draw takes nothing from anybody, and costs no turn.
     """
     claimed = []
     for task_id in task_ids:
@@ -213,18 +227,22 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
         )
         if changed:
             row = row_of(connection, task_id)
-            connection.execute(update(accounts).where(accounts.c.id == row.account_id).values(served=turn + row.work))
+            if turn is not None:
+                connection.execute(_GIVEN, {"of_account": row.account_id, "given": turn + row.work})
             claimed.append(task_of(connection, row))
     return claimed
 
 
-def _turn(connection: Connection, task_id: str) -> int:
-    """Where its account stands: where it had come to, or where the others are if it was idle meanwhile."""
-    served: int = connection.execute(
-        select(accounts.c.served).join(tasks, tasks.c.account_id == accounts.c.id).where(tasks.c.id == task_id)
-    ).scalar_one()
+def _turn(connection: Connection, task_id: str) -> int | None:
+    """Where its account stands: where it had come to, or where the others are if it was idle meanwhile.
+
+    None for a private task: it has no others to wait for.
+    """
+    standing = connection.execute(_STANDING, {"of_task": task_id}).one()
+    if standing.pool != PUBLIC:
+        return None
     last: int = connection.execute(_LAST_TURN).scalar_one()
-    return max(served, last)
+    return max(standing.served, last)
 
 
 def renew(connection: Connection, now: float, lease_seconds: float, held: Iterable[Held]) -> set[Held]:

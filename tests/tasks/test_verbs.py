@@ -223,6 +223,16 @@ def test_leases_that_run_are_left_alone_unless_everything_is_to_be_rescued(bench
         assert [each.id for each in verbs.rescue(connection, bench.now, LOSSES, everything=True)] == [task.id]
 
 
+def test_a_lease_from_before_the_clock_was_set_back_is_no_longer_than_others(bench: Bench) -> None:
+    task = bench.claimed()
+    bench.now -= 86_400
+
+    with bench.engine.begin() as connection:
+        verbs.shorten_leases(connection, bench.now, LEASE)
+        assert verbs.rescue(connection, bench.now + LEASE - 1, LOSSES) == []
+        assert [each.id for each in verbs.rescue(connection, bench.now + LEASE + 1, LOSSES)] == [task.id]
+
+
 @pytest.mark.parametrize("staged", [False, True], ids=["pending", "staged"])
 def test_a_waiting_task_is_cancelled_at_once_and_costs_nothing(bench: Bench, staged: bool) -> None:
     bench.limit(1)

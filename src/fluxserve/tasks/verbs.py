@@ -324,6 +324,17 @@ def expire(connection: Connection, now: float, most: int) -> list[Task]:
     return ended
 
 
+def shorten_leases(connection: Connection, now: float, lease_seconds: float) -> None:
+    """None runs longer than if it were given now. One that would was given before the clock was set back, and if its
+    server has died since, it would hold its task for as long as the clock was set back by."""
+    longest = now + lease_seconds
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.state == State.PROCESSING, tasks.c.lease_until > longest)
+        .values(lease_until=longest)
+    )
+
+
 def rescue(connection: Connection, now: float, losses_allowed: int, *, everything: bool = False) -> list[Task]:
     """Take back the tasks whose leases have run out, or all that are running (when their server is known to be dead).
 

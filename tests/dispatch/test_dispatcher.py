@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from fluxserve.dispatch import Dispatcher, Upkeep
+from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
-from fluxserve.domain.task import State, Submission, Task
+from fluxserve.domain.task import Ending, State, Submission, Task
 from fluxserve.executors import LocalExecutor
 from fluxserve.storage import Shelf
-from fluxserve.tasks import Accounts, Database, Queue, Rules, migrate, open_sqlite
+from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_sqlite
 from tests.executors.conftest import command
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +101,23 @@ async def test_a_task_whose_picture_is_gone_fails_and_says_so(house: House) -> N
     assert (task.state, task.error_code) == (State.FAILED, "drawing_failed")
     assert "could not be read" in str(task.error_message)
     assert (await house.finished(await house.submit("a cat"))).state is State.COMPLETED
+
+
+async def test_a_task_whose_picture_is_gone_fails_though_the_database_was_away_just_then(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, failures = house.queue.finish, iter([Unavailable("away"), Unavailable("still away")])
+
+    async def away_twice(held: Held, ending: Ending) -> Task | None:
+        for failure in failures:
+            raise failure
+        return await finish(held, ending)
+
+    monkeypatch.setattr(house.queue, "finish", away_twice)
+
+    task = await house.finished(await house.submit_over("gone.png"))
+
+    assert (task.state, task.error_code) == (State.FAILED, "drawing_failed")
 
 
 async def test_many_tasks_are_drawn_each_once(house: House) -> None:

@@ -113,6 +113,11 @@ class Bench:
         with self.engine.begin() as connection:
             return verbs.cancel(connection, self.now, task.account_id, task.id)
 
+    def turns(self) -> dict[str, int]:
+        """Where the account of each pending task stands."""
+        with self.engine.begin() as connection:
+            return {task.task_id: task.turn for task in verbs.waiting(connection, 100)}
+
     def points(self) -> tuple[int, int]:
         """(balance, frozen)"""
         with self.engine.begin() as connection:

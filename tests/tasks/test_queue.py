@@ -86,3 +86,17 @@ async def test_expired_pictures_are_listed_until_they_are_swept(house: tuple[Que
     assert [output.id for output in await queue.expired_outputs(10)] == ["one"]
     await queue.mark_swept(["one"])
     assert await queue.expired_outputs(10) == []
+
+
+async def test_a_task_of_a_dead_server_is_rescued_in_time_though_the_clock_was_set_back(
+    house: tuple[Queue, str], clock: Clock
+) -> None:
+    queue, account_id = house
+    task = await queue.submit(Submission(account_id, {}, PICTURE))
+    await queue.claim([task.id])
+
+    clock.now -= 600
+    assert await queue.rescue() == []
+    clock.now += 31
+
+    assert [rescued.id for rescued in await queue.rescue()] == [task.id]

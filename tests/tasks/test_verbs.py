@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from fluxserve.domain.credits import work
 from fluxserve.domain.errors import NotEnoughCredits, NotFound, TooMany
 from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, Task, WorkerLost
 from fluxserve.tasks import pictures, verbs
@@ -69,6 +70,26 @@ def test_each_accounts_oldest_tasks_are_those_that_wait(bench: Bench) -> None:
         found = verbs.waiting(connection, 2)
 
     assert {task.task_id for task in found} == {tasks[0].id, tasks[1].id, tasks[3].id}
+
+
+def test_an_account_that_was_given_work_stands_behind_one_that_was_not(bench: Bench) -> None:
+    other = bench.another_account()
+    first, second, theirs = bench.submit(), bench.submit(), bench.submit(account_id=other)
+
+    bench.claim(first)
+
+    turns = bench.turns()
+    assert turns[second.id] - turns[theirs.id] == work(PICTURE)
+
+
+def test_what_its_own_workers_draw_costs_an_account_no_turn_of_the_public_pool(bench: Bench) -> None:
+    other = bench.another_account()
+    own, public, theirs = bench.submit(is_private=True), bench.submit(), bench.submit(account_id=other)
+
+    bench.claim(own)
+
+    turns = bench.turns()
+    assert turns[public.id] == turns[theirs.id]
 
 
 def test_a_claim_leases_the_task_to_a_new_attempt(bench: Bench) -> None:
@@ -264,6 +285,16 @@ def test_a_lease_that_another_server_renews_meanwhile_is_left_alone(bench: Bench
         connection.commit()
 
         assert rescued.result() == []
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_no_longer_than_others(bench: Bench) -> None:
+    task = bench.claimed()
+    bench.now -= 86_400
+
+    with bench.engine.begin() as connection:
+        verbs.shorten_leases(connection, bench.now, LEASE)
+        assert verbs.rescue(connection, bench.now + LEASE - 1, LOSSES) == []
+        assert [each.id for each in verbs.rescue(connection, bench.now + LEASE + 1, LOSSES)] == [task.id]
 
 
 @pytest.mark.parametrize("staged", [False, True], ids=["pending", "staged"])

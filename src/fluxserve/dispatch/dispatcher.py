@@ -123,7 +123,7 @@ class Dispatcher:
                 except OSError:
                     log.exception("a picture that %s is drawn from can't be read", job_id)
                     message = "a picture that it was to be drawn from could not be read"
-                    await self._end(job_id, Errored(DrawingFailed.code, message))
+                    self._record_soon(Failed(job_id, DrawingFailed.code, message))
                     continue
                 self._executor.assign(slot_of[task.id], Job(job_id, task.generation, images))
 
@@ -149,15 +149,18 @@ class Dispatcher:
             case Progress():
                 self._note_progress(report)
             case Done() | Failed() | Cancelled() | Lost():
-                # Storing and committing take their time; the next report need not wait for them.
-                ending = asyncio.create_task(self._record(report))
-                self._endings.add(ending)
-                ending.add_done_callback(self._endings.discard)
+                self._record_soon(report)
 
     def _note_progress(self, report: Progress) -> None:
         if attempt := self._held.get(report.job_id):
             preview = report.preview or (attempt.unwritten.preview if attempt.unwritten else b"")
             attempt.step, attempt.unwritten = report.step, replace(report, preview=preview)
+
+    def _record_soon(self, report: Report) -> None:
+        """Storing and committing take their time, and may have to be tried again: what is next need not wait for it."""
+        ending = asyncio.create_task(self._record(report))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
     async def _record(self, report: Report) -> None:
         """Turn how a job ended into how its attempt ended, and write that down until it is written."""

@@ -14,7 +14,7 @@ def place(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Waiti
     has nothing to do. The account that stands lowest is next, with its oldest task, and then stands higher by the work
     in it: one with a thousand tasks keeps nobody with a single one waiting.
     """
-    turns = {task.account_id: task.turn for task in waiting}
+    turns = {(task.pool, task.account_id): task.turn for task in waiting}
     lines: dict[tuple[str, str], deque[Waiting]] = defaultdict(deque)
     for task in sorted(waiting, key=lambda task: task.number):
         lines[task.pool, task.account_id].append(task)
@@ -23,8 +23,8 @@ def place(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Waiti
         heads = [line[0] for (pool, _), line in lines.items() if pool == slot.pool and line]
         if not heads:
             continue
-        task = min(heads, key=lambda head: (turns[head.account_id], head.number))
+        task = min(heads, key=lambda head: (turns[head.pool, head.account_id], head.number))
         lines[task.pool, task.account_id].popleft()
-        turns[task.account_id] += task.work
+        turns[task.pool, task.account_id] += task.work
         pairs.append((task, slot))
     return pairs

@@ -97,7 +97,7 @@ class Submission:
 class Waiting:
     """A pending task as placement sees it.
 
-    `turn` is where its account stands: the work that it has been given, or that the others have if it was idle. The
+    `turn` is where its account stands: the work that the public pool has given it, or the others if it was idle. The
     account that stands lowest is next. `work` is what the task adds to that.
     """
 

@@ -147,12 +147,13 @@ class Queue:
 
     async def rescue(self, *, everything: bool = False) -> list[Task]:
         """Take back the tasks whose leases have run out, or all that are running."""
-        return await self._write(
-            lambda connection: verbs.rescue(
-                connection, self._clock(connection), self._rules.losses_allowed, everything=everything
-            ),
-            _of_several,
-        )
+
+        def verb(connection: Connection) -> list[Task]:
+            now = self._clock(connection)
+            verbs.shorten_leases(connection, now, self._rules.lease_seconds)
+            return verbs.rescue(connection, now, self._rules.losses_allowed, everything=everything)
+
+        return await self._write(verb, _of_several)
 
     async def expire(self) -> list[Task]:
         """End the waiting tasks whose deadlines have passed, and have those that run stopped."""

@@ -58,6 +58,31 @@ _LAST_TURN = select(func.coalesce(func.max(tasks.c.turn), 0))
 _STANDING = select(accounts.c.served, (accounts.c.max_concurrent - _count((State.PROCESSING,))).label("free")).where(
     accounts.c.id == bindparam("of_account")
 )
+_GIVEN = update(accounts).where(accounts.c.id == bindparam("of_account")).values(served=bindparam("given"))
+_RANKED = (
+    select(
+        *(tasks.c.id, tasks.c.account_id, tasks.c.pool, tasks.c.number, tasks.c.work),
+        func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.pool), order_by=tasks.c.number).label("rank"),
+        func.row_number().over(partition_by=tasks.c.account_id, order_by=tasks.c.number).label("place"),
+    )
+    .where(tasks.c.state == State.PENDING)
+    .subquery()
+)
+_RUNNING = (
+    select(tasks.c.account_id, func.count().label("number"))
+    .where(tasks.c.state == State.PROCESSING)
+    .group_by(tasks.c.account_id)
+    .subquery()
+)
+_WAITING = (
+    select(_RANKED, accounts.c.served)
+    .join(accounts, accounts.c.id == _RANKED.c.account_id)
+    .outerjoin(_RUNNING, _RUNNING.c.account_id == accounts.c.id)
+    .where(
+        _RANKED.c.rank <= bindparam("most"),
+        _RANKED.c.place <= accounts.c.max_concurrent - func.coalesce(_RUNNING.c.number, 0),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,32 +209,7 @@ def waiting(connection: Connection, most: int) -> list[Waiting]:
 
     Where a limit was lowered, more may be pending than may run: those are left out that `claim` would leave out.
     """
-    rank = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.pool), order_by=tasks.c.number)
-    place = func.row_number().over(partition_by=tasks.c.account_id, order_by=tasks.c.number)
-    pending = (
-        select(
-            *(tasks.c.id, tasks.c.account_id, tasks.c.pool, tasks.c.number, tasks.c.work),
-            rank.label("rank"),
-            place.label("place"),
-        )
-        .where(tasks.c.state == State.PENDING)
-        .subquery()
-    )
-    running = (
-        select(tasks.c.account_id, func.count().label("number"))
-        .where(tasks.c.state == State.PROCESSING)
-        .group_by(tasks.c.account_id)
-        .subquery()
-    )
-    rows = connection.execute(
-        select(pending, accounts.c.served)
-        .join(accounts, accounts.c.id == pending.c.account_id)
-        .outerjoin(running, running.c.account_id == accounts.c.id)
-        .where(
-            pending.c.rank <= most,
-            pending.c.place <= accounts.c.max_concurrent - func.coalesce(running.c.number, 0),
-        )
-    ).all()
+    rows = connection.execute(_WAITING, {"most": most}).all()
     last = connection.execute(_LAST_TURN).scalar_one() if rows else 0
     return [Waiting(row.id, row.account_id, row.pool, row.number, row.work, max(row.served, last)) for row in rows]
 
@@ -217,7 +217,8 @@ def waiting(connection: Connection, most: int) -> list[Waiting]:
 def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
     """Take pending tasks for a new attempt each; those that are pending no longer, or more than may run, are left out.
 
-    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996).
+    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an account's
+    own workers draw takes nothing from anybody, and costs no turn.
     """
     claimed = []
     for task_id in task_ids:
@@ -228,7 +229,7 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
         standing = connection.execute(_STANDING, {"of_account": row.account_id}).one()
         if standing.free <= 0:  # its account's limit was lowered when it was pending already
             continue
-        turn = max(standing.served, connection.execute(_LAST_TURN).scalar_one())  # the others' if it was idle meanwhile
+        turn = _turn(connection, standing.served, row.pool)
         _move(
             connection,
             Move.CLAIM,
@@ -239,9 +240,21 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
             step=None,
             turn=turn,
         )
-        connection.execute(update(accounts).where(accounts.c.id == row.account_id).values(served=turn + row.work))
+        if turn is not None:
+            connection.execute(_GIVEN, {"of_account": row.account_id, "given": turn + row.work})
         claimed.append(task_of(connection, row_of(connection, task_id)))
     return claimed
+
+
+def _turn(connection: Connection, served: int, pool: str) -> int | None:
+    """Where its account stands: where it had come to, or where the others are if it was idle meanwhile.
+
+    None for a private task: it has no others to wait for.
+    """
+    if pool != PUBLIC:
+        return None
+    last: int = connection.execute(_LAST_TURN).scalar_one()
+    return max(served, last)
 
 
 def renew(connection: Connection, now: float, lease_seconds: float, held: Iterable[Held]) -> set[Held]:
@@ -321,6 +334,17 @@ def expire(connection: Connection, now: float, most: int) -> list[Task]:
         _stop(connection, now, task_id, Move.EXPIRE, Expired.code, _expired(task))
         ended.append(task_of(connection, row_of(connection, task_id)))
     return ended
+
+
+def shorten_leases(connection: Connection, now: float, lease_seconds: float) -> None:
+    """None runs longer than if it were given now. One that would was given before the clock was set back, and if its
+    server has died since, it would hold its task for as long as the clock was set back by."""
+    longest = now + lease_seconds
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.state == State.PROCESSING, tasks.c.lease_until > longest)
+        .values(lease_until=longest)
+    )
 
 
 def rescue(connection: Connection, now: float, losses_allowed: int, *, everything: bool = False) -> list[Task]:

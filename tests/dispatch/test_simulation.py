@@ -1,0 +1,138 @@
+"""The scheduler holds its laws in a thousand imagined histories (G5, G7, G14), and one that is wrong is found out."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import ColumnElement, Connection, update
+
+from fluxserve.dispatch import Dispatcher, dispatcher
+from fluxserve.domain.errors import Unavailable
+from fluxserve.domain.task import MOVES, Move, State, Waiting
+from fluxserve.executors import Report as WorkerReport
+from fluxserve.executors import Slot
+from fluxserve.tasks import Held, verbs
+from fluxserve.tasks.schema import tasks
+from tests.dispatch import simulation
+from tests.dispatch.simulation import Report
+
+ENOUGH = 600  # histories in which each fault below is noticed
+
+
+def check(report: Report) -> None:
+    print(report)
+    assert report.broken is None, f"python -m tests.dispatch.simulation --seeds 1 --from {report.seed}"
+    assert report.tasks > 4 * report.seeds
+    assert report.seeds / 3 < report.calm < report.seeds * 2 / 3
+
+
+def test_no_law_of_the_scheduler_is_broken_in_a_thousand_histories() -> None:
+    check(simulation.run(1000))
+
+
+def test_the_same_seed_tells_the_same_story_in_another_process() -> None:
+    code = "import sys; from tests.dispatch.simulation import told; sys.stdout.write(told(8))"
+    stories = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": number, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for number in ("1", "2")
+    }  # fmt: skip
+
+    assert len(stories) == 1
+    assert len(stories.pop().splitlines()) > 20
+
+
+# ---------------------------------------------------------------- schedulers that are wrong
+
+
+def first_come_first_served(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Waiting, Slot]]:
+    lines = sorted(waiting, key=lambda task: task.number)
+    return [
+        (task, slot)
+        for pool in {slot.pool for slot in slots}
+        for task, slot in zip(
+            [task for task in lines if task.pool == pool],
+            sorted((slot for slot in slots if slot.pool == pool), key=lambda slot: (slot.ahead, slot.worker)),
+            strict=False,
+        )
+    ]
+
+
+def anywhere(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Waiting, Slot]]:
+    return list(zip(sorted(waiting, key=lambda task: task.number), slots, strict=False))
+
+
+def move_without_guard(connection: Connection, move: Move, where: ColumnElement[bool], **values: Any) -> bool:
+    guard = tasks.c.state.in_(MOVES[move][0]) if move is not Move.CLAIM else tasks.c.state != State.COMPLETED
+    changed = connection.execute(update(tasks).where(where, guard).values(state=MOVES[move][1], **values))
+    return bool(changed.rowcount)
+
+
+def held_by_anyone(held: Held) -> ColumnElement[bool]:
+    return (tasks.c.id == held.task_id) & (tasks.c.state == State.PROCESSING)
+
+
+def turn_of_any_pool(connection: Connection, task_id: str) -> int:
+    served: int = connection.execute(verbs._STANDING, {"of_task": task_id}).one().served
+    last: int = connection.execute(verbs._LAST_TURN).scalar_one()
+    return max(served, last)
+
+
+def rescue_ignoring_leases(
+    connection: Connection, now: float, losses_allowed: int, *, rescue: Any = verbs.rescue, **_: bool
+) -> Any:
+    return rescue(connection, now, losses_allowed, everything=True)
+
+
+async def record_once(self: Dispatcher, report: WorkerReport) -> None:
+    if attempt := self._held.get(report.job_id):
+        with suppress(Unavailable, OSError):
+            await self._end(report.job_id, await self._ending(attempt.task, report))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "wrong", "law"),
+    [
+        (dispatcher, "place", first_come_first_served, "its account's first, began after|was given"),
+        (dispatcher, "place", anywhere, "was handed to a worker of"),
+        (verbs, "_turn", turn_of_any_pool, "began after|was given"),
+        (verbs, "_move", move_without_guard, "went on from|processing to processing|never changes"),
+        (verbs, "_is_held", held_by_anyone, "was completed with|while its lease ran"),
+        (verbs, "rescue", rescue_ignoring_leases, "while its lease ran|though nothing had happened"),
+        (verbs, "shorten_leases", lambda *_arguments: None, "is still processing"),
+        (verbs, "_has_room", lambda *_arguments: True, "no account runs more than it may"),
+        (Dispatcher, "_record", record_once, "is still processing"),
+    ],
+    ids=[
+        "tasks are taken first come, first served",
+        "pools are not looked at",
+        "private work costs a turn of the public pool",
+        "a claim takes what is claimed already",
+        "a finish does not ask for its attempt",
+        "a rescue does not ask for the lease",
+        "a lease from before the clock was set back stays",
+        "limits are not looked at",
+        "an ending is written only once",
+    ],
+)
+def test_a_scheduler_that_is_wrong_is_found_out(
+    where: Any, name: str, wrong: Callable[..., Any], law: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, name, wrong)
+
+    report = simulation.run(ENOUGH)
+
+    print(report.seeds, report.broken)
+    assert report.broken is not None
+    assert any(part in report.broken for part in law.split("|")), report.broken
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_no_law_of_the_scheduler_is_broken_in_twenty_thousand_histories() -> None:
+    check(simulation.run(20_000, first=1_000_000))

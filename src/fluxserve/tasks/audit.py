@@ -32,7 +32,7 @@ CHECKS: dict[str, str] = {
         SELECT id FROM tasks WHERE (state = 'failed') <> (error_code IS NOT NULL AND error_message <> '')""",
     "no account runs more than it may": """
         SELECT a.id FROM accounts a JOIN tasks t ON t.account_id = a.id AND t.state IN ('pending', 'processing')
-        GROUP BY a.id, a.max_concurrent HAVING COUNT(*) > a.max_concurrent""",
+        AND t.number > a.exempt_up_to GROUP BY a.id, a.max_concurrent HAVING COUNT(*) > a.max_concurrent""",
     "nothing is staged while its account has room": """
         SELECT a.id FROM accounts a JOIN tasks t ON t.account_id = a.id
         GROUP BY a.id, a.max_concurrent

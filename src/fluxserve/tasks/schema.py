@@ -45,6 +45,8 @@ accounts = Table(
     Column("max_concurrent", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("served", _points, nullable=False, server_default=_ZERO),  # work that it was given, by which turns go
+    # The newest task when the limit was last lowered: those up to it may be more than it allows.
+    Column("exempt_up_to", _serial, nullable=False, server_default=_ZERO),
     CheckConstraint("balance >= 0", name="balance_not_negative"),
     CheckConstraint("frozen >= 0", name="frozen_not_negative"),
 )

@@ -12,6 +12,7 @@ zero = sa.text("0")
 
 def upgrade() -> None:
     op.add_column("accounts", sa.Column("served", points, nullable=False, server_default=zero))
+    op.add_column("accounts", sa.Column("exempt_up_to", points, nullable=False, server_default=zero))
     op.add_column("api_keys", sa.Column("name", sa.Text, nullable=False, server_default=""))
     for column in (
         sa.Column("steps", sa.Integer),

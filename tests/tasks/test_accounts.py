@@ -7,9 +7,12 @@ import pytest
 from sqlalchemy import Engine, select
 
 from fluxserve.domain.errors import InvalidInput, NotFound, Unauthorized
+from fluxserve.domain.task import State
 from fluxserve.tasks import Accounts, Database
 from fluxserve.tasks.accounts import KEY_PREFIX, key_id, new_key
+from fluxserve.tasks.audit import audit
 from fluxserve.tasks.schema import metadata
+from tests.tasks.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 
@@ -90,8 +93,16 @@ async def test_credit_is_added_and_taken_back_but_never_more_than_there_is(accou
 
     assert (await accounts.credit(made.id, 0.5)).balance == 15_000_000
     assert (await accounts.credit(made.id, -1.5)).balance == 0
-    with pytest.raises(InvalidInput, match=r"usd: .*balance is 0 points"):
+    with pytest.raises(InvalidInput, match=r"usd: -0\.1 is .*balance is US\$ 0\.00"):
         await accounts.credit(made.id, -0.1)
+
+
+async def test_no_account_begins_with_less_than_nothing_or_comes_to_more_than_a_billion(accounts: Accounts) -> None:
+    with pytest.raises(InvalidInput, match=r"credits_usd: -1 is not allowed; allowed are US\$ 0 to 1,000,000,000"):
+        await accounts.create("studio", credits_usd=-1, max_concurrent=3)
+    made = await accounts.create("studio", credits_usd=1e9, max_concurrent=3)
+    with pytest.raises(InvalidInput, match=r"usd: 0\.01 is .*balance is US\$ 1,000,000,000\.00"):
+        await accounts.credit(made.id, 0.01)
 
 
 @pytest.mark.parametrize("usd", [float("nan"), float("inf"), 1e30, -1e30])
@@ -108,6 +119,21 @@ async def test_a_limit_must_leave_room_for_one(accounts: Accounts) -> None:
     assert (await accounts.limit(made.id, 7)).max_concurrent == 7
     with pytest.raises(InvalidInput, match="max_concurrent: 0 is not allowed"):
         await accounts.limit(made.id, 0)
+
+
+async def test_a_lowered_limit_holds_for_what_comes_after_it(bench: Bench, accounts: Accounts) -> None:
+    before = [bench.submit() for _ in range(3)]
+
+    await accounts.limit(bench.account_id, 2)
+    after = [bench.submit() for _ in range(2)]
+
+    assert {bench.get(task).state for task in before} == {State.PENDING}
+    assert {bench.get(task).state for task in after} == {State.STAGED}
+    with bench.engine.begin() as connection:
+        assert audit(connection) == []
+    for task in before[:2]:
+        bench.cancel(task)
+    assert [bench.get(task).state for task in after] == [State.PENDING, State.STAGED]
 
 
 async def test_an_account_has_several_keys_and_each_is_revoked_alone(accounts: Accounts) -> None:
@@ -132,6 +158,9 @@ async def test_what_is_not_there_is_said_to_be_missing(accounts: Accounts) -> No
         accounts.create_key("nobody"),
         accounts.keys("nobody"),
         accounts.revoke_key("nothing"),
+        accounts.get("no\0body"),
+        accounts.keys("nobödy"),
+        accounts.revoke_key("\udcff"),
     ):
         with pytest.raises(NotFound):
             await ask

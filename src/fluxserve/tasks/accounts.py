@@ -10,14 +10,16 @@ import secrets
 import uuid
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
-from fluxserve.domain.credits import points
+from fluxserve.domain.credits import points, usd
 from fluxserve.domain.errors import InvalidInput, NotFound, Unauthorized, shown
 from fluxserve.tasks import ledger, verbs
 from fluxserve.tasks.database import Database
-from fluxserve.tasks.schema import accounts, api_keys
+from fluxserve.tasks.rows import can_be_id
+from fluxserve.tasks.schema import accounts, api_keys, tasks
 from fluxserve.tasks.signals import WAKE, Clock, Signals
 
 KEY_PREFIX = "fxs_"
@@ -97,7 +99,7 @@ class Accounts:
         """Raises `InvalidInput`."""
         _check_name("name", name)
         _check_limit(max_concurrent)
-        granted = _points("credits_usd", credits_usd)
+        granted = _points("credits_usd", credits_usd, least=0)
         return await self._database.write(
             lambda connection: _create(connection, self._clock(connection), name, granted, max_concurrent)
         )
@@ -112,7 +114,7 @@ class Accounts:
 
     async def credit(self, account_id: str, usd: float) -> Account:
         """Add to its balance, or take from it what is not held. Raises `NotFound` or `InvalidInput`."""
-        change = _points("usd", usd)
+        change = _points("usd", usd, least=-MOST_USD)
         return await self._database.write(
             lambda connection: _credit(connection, self._clock(connection), account_id, change)
         )
@@ -191,10 +193,20 @@ def _create(connection: Connection, now: float, name: str, granted: int, max_con
 
 
 def _get(connection: Connection, account_id: str) -> Account:
-    row = connection.execute(select(accounts).where(accounts.c.id == account_id)).one_or_none()
+    return _account(_found(connection, account_id, select(accounts)))
+
+
+def _locked(connection: Connection, account_id: str) -> Account:
+    """The same, and nobody changes it until this transaction ends."""
+    return _account(_found(connection, account_id, select(accounts).with_for_update()))
+
+
+def _found(connection: Connection, account_id: str, statement: Select[Any]) -> Row[Any]:
+    found = statement.where(accounts.c.id == account_id)
+    row = connection.execute(found).one_or_none() if can_be_id(account_id) else None
     if row is None:
         raise NotFound(f"no account has the id {shown(account_id)}")
-    return _account(row)
+    return row
 
 
 def _all(connection: Connection) -> list[Account]:
@@ -202,18 +214,17 @@ def _all(connection: Connection) -> list[Account]:
 
 
 def _credit(connection: Connection, now: float, account_id: str, change: int) -> Account:
-    balance = connection.execute(
-        select(accounts.c.balance).where(accounts.c.id == account_id).with_for_update()
-    ).scalar_one_or_none()
-    if balance is not None and balance + change < 0:
-        raise InvalidInput("usd", change, f"its balance is {balance} points, and no more can be taken from it")
-    _get(connection, account_id)
+    balance = _locked(connection, account_id).balance
+    if not 0 <= balance + change <= points(MOST_USD):
+        raise InvalidInput(
+            "usd", usd(change), f"its balance is US$ {usd(balance):,.2f}, and allowed is one from 0 to {MOST_USD:,.0f}"
+        )
     ledger.deposit(connection, now, account_id, change)
     return _get(connection, account_id)
 
 
 def _limit(connection: Connection, account_id: str, max_concurrent: int) -> Account:
-    _get(connection, account_id)
+    _locked(connection, account_id)
     connection.execute(update(accounts).where(accounts.c.id == account_id).values(max_concurrent=max_concurrent))
     verbs.promote(connection, account_id)
     return _get(connection, account_id)
@@ -245,13 +256,13 @@ def _keys(connection: Connection, account_id: str) -> list[Key]:
 
 
 def _revoke_key(connection: Connection, now: float, id_of_key: str) -> Key:
-    connection.execute(
-        update(api_keys).where(api_keys.c.id == id_of_key, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
-    )
-    row = connection.execute(select(api_keys).where(api_keys.c.id == id_of_key)).one_or_none()
+    found = select(api_keys).where(api_keys.c.id == id_of_key).with_for_update()
+    row = connection.execute(found).one_or_none() if can_be_id(id_of_key) else None
     if row is None:
         raise NotFound(f"no key has the id {shown(id_of_key)}")
-    return _key(row)
+    if row.revoked_at is None:
+        connection.execute(update(api_keys).where(api_keys.c.id == id_of_key).values(revoked_at=now))
+    return _key(connection.execute(found).one())
 
 
 def _ensure_first(connection: Connection, now: float, granted: int, max_concurrent: int) -> Account:
@@ -280,18 +291,18 @@ def _has_first_key(connection: Connection, account_id: str) -> bool:
 # ---------------------------------------------------------------- rows and checks
 
 
-def _account(row: Row[tuple[object, ...]]) -> Account:
+def _account(row: Row[Any]) -> Account:
     return Account(row.id, row.name, row.balance, row.frozen, row.max_concurrent, row.created_at)
 
 
-def _key(row: Row[tuple[object, ...]]) -> Key:
+def _key(row: Row[Any]) -> Key:
     return Key(row.id, row.account_id, row.name, row.created_at, row.revoked_at)
 
 
-def _points(field: str, usd: float) -> int:
-    if not -MOST_USD <= usd <= MOST_USD:
-        raise InvalidInput(field, usd, f"allowed are US$ {-MOST_USD:,.0f} to {MOST_USD:,.0f}")
-    return points(usd)
+def _points(field: str, asked: float, least: float) -> int:
+    if not least <= asked <= MOST_USD:
+        raise InvalidInput(field, asked, f"allowed are US$ {least:,.0f} to {MOST_USD:,.0f}")
+    return points(asked)
 
 
 def _check_name(field: str, name: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, bindparam, func, insert, select, upda
 from fluxserve.domain.errors import NotFound, shown
 from fluxserve.domain.task import Task
 from fluxserve.tasks.database import Database
-from fluxserve.tasks.rows import row_of, task_of
+from fluxserve.tasks.rows import can_be_id, row_of, task_of
 from fluxserve.tasks.schema import deliveries, tasks, webhooks
 from fluxserve.tasks.signals import POST, Clock, Signals
 
@@ -226,7 +226,7 @@ def delivery_log(connection: Connection, account_id: str | None, task_id: str) -
     found = select(webhooks).join(tasks, tasks.c.id == webhooks.c.task_id).where(tasks.c.id == task_id)
     if account_id is not None:
         found = found.where(tasks.c.account_id == account_id)
-    row = connection.execute(found).one_or_none()
+    row = connection.execute(found).one_or_none() if can_be_id(task_id) else None
     if row is None:
         raise NotFound(f"no finished task with a webhook has the id {shown(task_id)}")
     attempts = connection.execute(select(deliveries).where(deliveries.c.webhook_id == row.id).order_by(deliveries.c.id))

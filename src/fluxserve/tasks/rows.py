@@ -10,6 +10,11 @@ from fluxserve.domain.task import Output, State, Task, Webhook
 from fluxserve.tasks.schema import outputs, tasks
 
 
+def can_be_id(text: str) -> bool:
+    """Whether the database can be asked for it at all: a NUL or half a character is an error to some."""
+    return text.isascii() and text.isprintable()
+
+
 def row_of(connection: Connection, task_id: str) -> Row[Any]:
     return connection.execute(select(tasks).where(tasks.c.id == task_id)).one()
 

@@ -31,7 +31,7 @@ from fluxserve.domain.task import (
 )
 from fluxserve.tasks import ledger, outbox, pictures, repeats
 from fluxserve.tasks.lists import Sought, open_tasks
-from fluxserve.tasks.rows import row_of, task_of
+from fluxserve.tasks.rows import can_be_id, row_of, task_of
 from fluxserve.tasks.schema import IS_OPEN, accounts, inputs, outputs, tasks
 
 OPEN = (State.PENDING, State.PROCESSING)
@@ -183,7 +183,8 @@ def _first_state(connection: Connection, account_id: str, most_staged: int) -> S
 
 def get(connection: Connection, account_id: str, task_id: str) -> Task:
     """Raises `NotFound`, also for another account's task."""
-    row = connection.execute(_TASK, {"of_task": task_id, "of_account": account_id}).one_or_none()
+    ids = {"of_task": task_id, "of_account": account_id}
+    row = connection.execute(_TASK, ids).one_or_none() if can_be_id(task_id) else None
     if row is None:
         raise NotFound(f"no task has the id {shown(task_id)}")
     return task_of(connection, row)
@@ -217,8 +218,8 @@ def waiting(connection: Connection, most: int) -> list[Waiting]:
 def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
     """Take pending tasks for a new attempt each; those that are pending no longer, or more than may run, are left out.
 
-    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an account's
-    own workers draw takes nothing from anybody, and costs no turn.
+    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an
+    account's own workers draw takes nothing from anybody, and costs no turn.
     """
     claimed = []
     for task_id in task_ids:

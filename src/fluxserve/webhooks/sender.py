@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import httpcore2
 
+from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.task import Task
 from fluxserve.storage import AddressError, BlockedAddressError, raw, web_address
 from fluxserve.tasks import Letter, Outbox
@@ -67,6 +68,9 @@ class Sender:
             try:
                 await self._wait()
                 await self._send_what_is_due()
+            except Unavailable:
+                log.warning("a pass of the webhooks could not be made, for the database is gone")
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
             except Exception:
                 log.exception("a pass of the webhooks broke; going on")
                 await asyncio.sleep(TRY_AGAIN_SECONDS)

@@ -60,7 +60,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every disk, as soon as it is looked at."""
     with monkeypatch.context() as patch:
         patch.setattr(room, "LOOK_SECONDS", 0.0)
-        patch.setattr(room.shutil, "disk_usage", lambda _: Usage(100, 100, 0))
+        patch.setattr("shutil.disk_usage", lambda _: Usage(100, 100, 0))
         yield
 
 

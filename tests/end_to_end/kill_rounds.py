@@ -45,6 +45,7 @@ WRITERS = 8
 ORPHAN_SECONDS = 30.0
 START_SECONDS = 300.0
 FINISH_SECONDS = 300.0
+REFUSED_SECONDS = 0.5  # until a writer that was told to wait asks again: sooner than it was told, but not at once
 HURRY_SECONDS = 0.1  # before a kill
 LEASE_SECONDS = "10"  # where several servers may share a database: what a dead one held waits for it to run out
 
@@ -281,11 +282,11 @@ class Writers:
                     if self._submit(client, f"circle {number} of writer {name}", mine):
                         number += 1
                     else:
-                        turn, pause = turn + 1, 0.05
+                        turn, pause = turn + 1, REFUSED_SECONDS
                 except httpx.TransportError:
                     self.unanswered.append(str(name))
                     turn, pause = turn + 1, 0.05
-                if not self.hurry.is_set():
+                if not self.hurry.is_set() or pause == REFUSED_SECONDS:
                     self.end.wait(pause)
 
     def _submit(self, client: httpx.Client, prompt: str, mine: list[str]) -> bool:

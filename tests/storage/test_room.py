@@ -3,6 +3,7 @@
 import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,7 @@ Usage = namedtuple("Usage", "total used free")
 def test_there_is_room_while_enough_is_free_or_a_twentieth_of_the_disk(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, least: int, total: int, free: int, is_roomy: bool
 ) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: Usage(total, total - free, free))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(total, total - free, free))
 
     if is_roomy:
         Room([tmp_path], least).check()
@@ -49,11 +50,11 @@ def test_every_folder_must_have_room_and_all_are_looked_at_once_a_second(
         looks.append(folder)
         return Usage(100, 50, 50 if folder == tmp_path else 0)
 
-    monkeypatch.setattr(room.shutil, "disk_usage", usage)
+    monkeypatch.setattr("shutil.disk_usage", usage)
     both = [tmp_path, tmp_path / "pictures"]
     rooms = Room(both, 10)
     now = time.monotonic()
-    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: now))
     for _ in range(5):
         with pytest.raises(NoRoom):
             rooms.check()
@@ -80,7 +81,7 @@ def test_a_disk_that_fills_up_is_noticed_and_one_that_has_room_again_too(
 
 def test_a_shelf_that_is_really_full_keeps_what_it_has_and_leaves_no_halves(small_disk: Path) -> None:
     shelf = Shelf(small_disk / "pictures")
-    kept = []
+    kept: list[str] = []
 
     def put_for_ever() -> None:
         while True:

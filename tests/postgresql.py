@@ -8,7 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import psycopg
 
 from fluxserve.tasks import migrate, open_postgresql
 from fluxserve.tasks.schema import metadata
+from tests.end_to_end.serving import still_running, until
 
 MIGRATED = "migrated"
+STOP_SECONDS = 180
 
 
 class Postgres:
@@ -65,17 +67,31 @@ class Postgres:
 
     def kill(self) -> None:
         """As a power switch would: the server and all its processes."""
-        pid = self.pid
-        os.kill(pid, signal.SIGKILL)
-        for child in _children_of(pid):
-            os.kill(child, signal.SIGKILL)
+        processes = [self.pid, *_children_of(self.pid)]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        until(lambda: not still_running(processes), STOP_SECONDS, "PostgreSQL was dead")
+
+    def stop_at_once(self) -> None:
+        """As `pg_ctl -m immediate` does: without a checkpoint, and without a goodbye to anyone."""
+        processes = [self.pid, *_children_of(self.pid)]
+        os.kill(self.pid, signal.SIGQUIT)
+        until(lambda: not still_running(processes), STOP_SECONDS, "PostgreSQL had stopped")
 
     def start_again(self) -> float:
-        """After a kill. Returns the seconds until it answered."""
+        """After one of these. Returns the seconds until it answered."""
         began = time.monotonic()
-        self._server.ensure_postgres_running()
-        self.run("SELECT 1")
-        return time.monotonic() - began
+        while True:
+            try:
+                self._server.ensure_postgres_running()
+                self.run("SELECT 1")
+                return time.monotonic() - began
+            except (subprocess.SubprocessError, AssertionError, psycopg.OperationalError):
+                # It recovers what was not written yet, and the package asserts that it has.
+                if time.monotonic() - began > STOP_SECONDS:
+                    raise
+                time.sleep(0.05)
 
     def stop(self) -> None:
         self._server.cleanup()

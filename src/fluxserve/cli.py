@@ -58,7 +58,7 @@ def serve(
     settings = config.load(host=host, port=port, data_dir=data_dir, pool=pool)
     try:
         uvloop.run(Server(settings, _announce).run())
-    except (StartError, FileNotFoundError) as error:
+    except (StartError, FluxserveError, FileNotFoundError) as error:
         sys.exit(f"fluxserve: {error}")
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from fluxserve.api import Context, Inputs, create_app
 from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Output, Task
-from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
+from fluxserve.storage import Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_postgresql, open_sqlite
 from tests.postgresql import Postgres
 
@@ -109,7 +109,8 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
     accounts = Accounts(database, clock=clock)
     account = await accounts.ensure_first(credits_usd=1, max_concurrent=100)
     await accounts.set_first_key(account.id, KEY)
-    queue = Queue(database, different.pop("rules", Rules()), clock=clock)
+    room = Room([folder], least_free=1)
+    queue = Queue(database, different.pop("rules", Rules()), clock=clock, check_room=room.check)
     outbox = Outbox(database, queue.signals, clock)
     shelf = Shelf(folder / "pictures")
     opener = Opener()
@@ -120,6 +121,7 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
         opener=opener,
         own_pictures=f"{PUBLIC_URL}/files/",
         largest=50_000,
+        check_room=room.check,
     )
     fields: dict[str, Any] = {
         "queue": queue,

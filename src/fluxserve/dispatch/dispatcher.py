@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 TRY_AGAIN_SECONDS = 1.0
+LAST_SECONDS = 5.0  # of a stop, for endings that can't be written: their tasks' leases run out
 LOOK_SECONDS = 2.0  # without a signal
 
 
@@ -75,23 +76,34 @@ class Dispatcher:
             self._is_stopping = True
         for job_id, attempt in list(self._held.items()):
             if attempt.step is None:
-                await self._end(job_id, GivenBack())
+                await self._give_back(job_id)
         if self._held:
             await _first_of(self._none_held, hurry, within_seconds=within_seconds)
         for job_id in list(self._held):
             log.warning("%s is given back: it was not drawn in time for the stop", job_id)
-            await self._end(job_id, GivenBack())
+            await self._give_back(job_id)
         if self._endings:
-            await asyncio.wait(self._endings)
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+            await asyncio.wait(self._endings, timeout=LAST_SECONDS)
+        for each in (*self._loops, *self._endings):
+            each.cancel()
+        await asyncio.gather(*self._loops, *self._endings, return_exceptions=True)
+
+    async def _give_back(self, job_id: str) -> None:
+        try:
+            await self._end(job_id, GivenBack())
+        except Unavailable:
+            log.warning("%s could not be given back, for the database is gone: its lease must run out", job_id)
 
     async def _forever(self, one_pass: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A pass that breaks is logged, and the next one comes."""
         while True:
             try:
                 await one_pass()
+            except Unavailable:
+                log.warning(
+                    "a pass of the dispatcher could not be made (%s), for the database is gone", one_pass.__name__
+                )
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
             except Exception:
                 log.exception("a pass of the dispatcher broke (%s); going on", one_pass.__name__)
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
@@ -228,13 +240,11 @@ class Dispatcher:
                 await self._queue.progress(attempt.held, report.step, report.steps, report.preview)
 
     async def _keep_leases(self) -> None:
-        await asyncio.sleep(self._renew_every)
-        held = {attempt.held for attempt in self._held.values()}
-        if not held:
-            return
-        for lost in held - await self._queue.renew(held):
-            # Another server has taken it, or its lease had run out: our worker need not go on.
-            self._executor.cancel(_job_id(lost.task_id, lost.attempt))
+        if held := {attempt.held for attempt in self._held.values()}:
+            for lost in held - await self._queue.renew(held):
+                # Another server has taken it, or its lease had run out: our worker need not go on.
+                self._executor.cancel(_job_id(lost.task_id, lost.attempt))
+        await asyncio.sleep(self._renew_every)  # last: leases that the database could not renew are soon tried again
 
 
 @dataclass

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from fluxserve.domain.errors import Unavailable
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Queue
 
@@ -70,6 +71,8 @@ class Upkeep:
         while True:
             try:
                 await self.one_pass()
+            except Unavailable:
+                log.warning("a pass of the upkeep could not be made, for the database is gone")
             except Exception:
                 log.exception("a pass of the upkeep broke; going on")
             await asyncio.sleep(self._every)

@@ -11,7 +11,8 @@
     │   └── TryLater            not just now, but in some seconds
     │       ├── TooMany         the account's queue is full
     │       └── InFlight        the same request is being taken in already
-    ├── Unavailable             we can't just now; try later
+    ├── Unavailable             we can't just now; try later. Whether it was done may be unknown
+    │   └── NoRoom              the disk is nearly full; nothing was accepted or charged
     └── TaskFailed              an accepted task ended without pictures; it is not charged
         ├── DrawingFailed       the engine raised an error
         ├── Flagged             a picture was drawn that must not be shown
@@ -94,6 +95,10 @@ class InFlight(TryLater):
 class Unavailable(FluxserveError):
     code = "unavailable"
     retry_after = 5  # seconds
+
+
+class NoRoom(Unavailable):
+    code = "no_room"
 
 
 class TaskFailed(FluxserveError):

@@ -19,7 +19,7 @@ from fluxserve.domain.errors import InvalidInput, NotFound, Unauthorized, shown
 from fluxserve.tasks import ledger, verbs
 from fluxserve.tasks.database import Database
 from fluxserve.tasks.rows import can_be_id
-from fluxserve.tasks.schema import accounts, api_keys, tasks
+from fluxserve.tasks.schema import accounts, api_keys
 from fluxserve.tasks.signals import WAKE, Clock, Signals
 
 KEY_PREFIX = "fxs_"
@@ -165,9 +165,14 @@ class Accounts:
             lambda connection: _set_first_key(connection, self._clock(connection), account_id, key)
         )
 
-    async def has_first_key(self, account_id: str) -> bool:
-        """Whether settings or an earlier start, here or on another machine, gave the first account one."""
-        return await self._database.read(lambda connection: _has_first_key(connection, account_id))
+    async def offer_first_key(self, account_id: str, key: str) -> bool:
+        """Make `key` the first account's if settings or a start, here or on another machine, gave it none before.
+
+        Returns whether `key` opens the account: one that was revoked stays so.
+        """
+        return await self._database.write(
+            lambda connection: _offer_first_key(connection, self._clock(connection), account_id, key)
+        )
 
 
 # ---------------------------------------------------------------- the verbs
@@ -283,9 +288,15 @@ def _set_first_key(connection: Connection, now: float, account_id: str, key: str
         _create_key(connection, now, account_id, key, FIRST_ACCOUNT, is_first=True)
 
 
-def _has_first_key(connection: Connection, account_id: str) -> bool:
+def _offer_first_key(connection: Connection, now: float, account_id: str, key: str) -> bool:
+    known = connection.execute(select(api_keys.c.revoked_at).where(api_keys.c.id == key_id(key))).one_or_none()
+    if known is not None:
+        return known.revoked_at is None
     working = api_keys.c.is_first & api_keys.c.revoked_at.is_(None) & (api_keys.c.account_id == account_id)
-    return bool(connection.execute(select(func.count()).select_from(api_keys).where(working)).scalar_one())
+    if connection.execute(select(func.count()).select_from(api_keys).where(working)).scalar_one():
+        return False
+    _create_key(connection, now, account_id, key, FIRST_ACCOUNT, is_first=True)
+    return True
 
 
 # ---------------------------------------------------------------- rows and checks

@@ -3,13 +3,18 @@
 `Database.write` runs a verb and returns when its transaction is durable. All writes of a process go through one thread
 that takes whatever verbs are waiting, gives each a savepoint, and commits them together: a durable commit is a disk
 flush, and sixteen callers can share one. Nobody is answered before the commit. A verb that raises loses its own
-savepoint and nothing else. Several servers on one PostgreSQL have such a thread each; rows are locked between them,
-and a batch that two of them would wait for for ever (a deadlock, which PostgreSQL ends) is tried again verb by verb.
+savepoint and nothing else. Several servers on one PostgreSQL have such a thread each, and their batches take turns:
+batches that lock the rows of several accounts, each in its own order, would end in deadlocks, of which each costs a
+second. A deadlock with somebody else, which PostgreSQL ends, is tried again verb by verb.
 
 `Database.read` runs a function on a reading connection of its own, beside the writer.
+
+When the database is gone, every caller is told `Unavailable`. Whether a commit that was cut off was done is not known:
+a caller who gave an idempotency key asks again and is told.
 """
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -18,9 +23,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from fluxserve.domain.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Verb = Callable[[Connection], T]
@@ -28,6 +35,13 @@ Verb = Callable[[Connection], T]
 MOST_TOGETHER = 64  # verbs in one commit
 TRIES = 5  # of a verb that keeps meeting another server's
 COLLISIONS = ("40P01", "40001")  # PostgreSQL's numbers for a deadlock and a serialization failure: nothing was done
+ITS_OWN = (OperationalError, InterfaceError, InternalError)  # errors of the database, not of what it was told to do
+TURN = 7_346_114  # any number that is ours: the lock of the batch whose turn it is
+REFUSAL = (
+    "the database can't be reached just now, and whether this was done is not known; send it again soon, with the same "
+    "Idempotency-Key if it had one: then it is done once"
+)
+_TAKE_TURN = text("SELECT pg_advisory_xact_lock(:number)")
 _DATABASE_CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 
 
@@ -71,8 +85,11 @@ class Database:
         self.engine.dispose()
 
     def _read(self, look: Verb[T]) -> T:
-        with self.engine.connect().execution_options(reads_only=True) as connection:
-            return look(connection)
+        try:
+            with self.engine.connect().execution_options(reads_only=True) as connection:
+                return look(connection)
+        except ITS_OWN as error:
+            raise _refusal(error) from error
 
     def _write_all(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -106,11 +123,13 @@ class Database:
         """Run them and commit. Returns how each future is to be ended."""
         endings: list[Callable[[], None]] = []
         with self.engine.begin() as connection:
+            if self.is_shared:
+                connection.execute(_TAKE_TURN, {"number": TURN})
             for verb, future in running:
                 try:
                     with connection.begin_nested():
                         result = verb(connection)
-                except OperationalError:
+                except ITS_OWN:
                     raise  # the database itself: nothing of this batch may be believed
                 except BaseException as error:
                     endings.append(_ending(future.set_exception, error))
@@ -135,9 +154,17 @@ def _is_collision(error: DBAPIError) -> bool:
 
 
 def _all_refused(running: list[tuple[Verb[Any], Future[Any]]], error: BaseException) -> list[Callable[[], None]]:
-    refusal = Unavailable(f"the database did not take it: {error}")
-    refusal.__cause__ = error
+    refusal = _refusal(error)
     return [_ending(future.set_exception, refusal) for _, future in running]
+
+
+def _refusal(error: BaseException) -> Unavailable:
+    """What callers are told. The reason is for the log: it may tell of other callers, and of the house."""
+    reason = error.orig if isinstance(error, DBAPIError) else error
+    log.error("the database: %s", " ".join(f"{type(reason).__name__}: {reason}".split()))
+    refusal = Unavailable(REFUSAL)
+    refusal.__cause__ = error
+    return refusal
 
 
 def _ending(settle: Callable[[Any], None], value: object) -> Callable[[], None]:

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 
 BUSY_SECONDS = 10
+FROZEN_SECONDS = 10  # within a transaction, after which PostgreSQL ends it: the others wait for its locks
+LOCK_SECONDS = 2 * FROZEN_SECONDS
+# A host that vanishes without a word is noticed after some 20 seconds; the system's own patience is two hours.
+KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
 # What an acknowledged task's survival hangs on, and the values that keep it.
 SAFE: dict[str, tuple[str, ...]] = {
     "fsync": ("on",),
@@ -63,31 +72,40 @@ def open_postgresql(address: str) -> Engine:
     """
     try:
         url = make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise DatabaseError("the database's address must look like postgresql://user:password@host/database") from None
     if url.get_backend_name() != "postgresql":
         raise DatabaseError(f"{url.drivername} is not supported; the database's address begins with postgresql://")
+    if "@" in (url.host or ""):  # else the host, with the end of the password, would be in a message
+        raise DatabaseError(
+            "the database's address has two @; one in a password is written %40, as / is %2F, and : %3A"
+        )
+    options = (
+        f"-c lock_timeout={LOCK_SECONDS}s",
+        f"-c idle_in_transaction_session_timeout={FROZEN_SECONDS}s",
+        url.query.get("options", ""),
+    )
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
-        isolation_level="READ COMMITTED",
         hide_parameters=True,
+        isolation_level="READ COMMITTED",
         pool_pre_ping=True,  # after a restart of the database the first caller meets a new connection, not a dead one
-        connect_args={"connect_timeout": BUSY_SECONDS, "options": f"-c lock_timeout={BUSY_SECONDS * 1000}"},
+        connect_args={"connect_timeout": BUSY_SECONDS, "options": " ".join(map(str, options)), **KEEPALIVES},
     )
 
 
 def refuse_unsafe(engine: Engine) -> None:
-    """Raises `DatabaseError` if the database is set up to forget what it acknowledged, or can't be reached."""
+    """Raises `DatabaseError` if the database is set up to forget what it acknowledged, or can't be written."""
     if engine.dialect.name != "postgresql":
         return
-    try:
-        with engine.connect() as connection:
-            values = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in SAFE}
-    except DBAPIError as error:
-        raise DatabaseError(f"the database can't be reached: {error.orig}") from None
+    with engine.connect() as connection:
+        values = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in SAFE}
+        is_standby = connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one()
+    if is_standby:
+        raise DatabaseError("the database is a standby that can only be read; fluxserve needs the primary")
     for name, value in values.items():
         if value not in SAFE[name]:
             raise DatabaseError(
-                f"the database has {name} = {value}, with which it can lose tasks that were accepted; "
-                f"allowed is {' or '.join(SAFE[name])}"
+                f"the database has {name} = {value}, for this server, database or user, with which it can lose tasks "
+                f"that were accepted; allowed is {' or '.join(SAFE[name])}"
             )

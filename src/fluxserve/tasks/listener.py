@@ -6,12 +6,12 @@ import logging
 import psycopg
 
 from fluxserve.tasks.database import Database
+from fluxserve.tasks.engines import BUSY_SECONDS, KEEPALIVES
 from fluxserve.tasks.signals import CHANNEL, Signals
 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
-SILENT_SECONDS = 10  # after which a connection is asked whether it is still there
 
 
 class Listener:
@@ -36,13 +36,13 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except psycopg.Error as error:
-                log.warning("the database's signals are not heard: %s; trying again", str(error).strip())
+            except (psycopg.Error, OSError) as error:
+                log.warning("the database's signals are not heard: %s; trying again", " ".join(str(error).split()))
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _listen(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
-            self._address, autocommit=True, keepalives_idle=SILENT_SECONDS
+            self._address, autocommit=True, connect_timeout=BUSY_SECONDS, **KEEPALIVES
         )
         async with connection:
             await connection.execute(f"LISTEN {CHANNEL}")

@@ -26,6 +26,11 @@ class Page:
     total: int
 
 
+def has_tasks(connection: Connection) -> bool:
+    """Whether there ever was one, of any account."""
+    return connection.execute(select(tasks.c.number).limit(1)).first() is not None
+
+
 def open_tasks(connection: Connection, account_id: str, sought: Sought) -> list[Task]:
     """Those that have not ended, oldest first."""
     rows = connection.execute(select(tasks).where(_sought(account_id, sought), IS_OPEN).order_by(tasks.c.number))

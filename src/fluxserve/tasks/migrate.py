@@ -5,9 +5,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from fluxserve.tasks.database import Database
-from fluxserve.tasks.engines import open_postgresql, open_sqlite, refuse_unsafe
+from fluxserve.tasks.engines import DatabaseError, open_postgresql, open_sqlite, refuse_unsafe
 
 
 def open_database(address: str | None, path: Path) -> Database:
@@ -16,8 +17,15 @@ def open_database(address: str | None, path: Path) -> Database:
     Raises `DatabaseError`.
     """
     engine = open_sqlite(path) if address is None else open_postgresql(address)
-    refuse_unsafe(engine)
-    migrate(engine)
+    try:
+        refuse_unsafe(engine)
+        migrate(engine)
+    except DBAPIError as error:
+        engine.dispose()
+        raise DatabaseError(f"the database can't be used: {' '.join(str(error.orig).split())}") from None
+    except DatabaseError:
+        engine.dispose()
+        raise
     return Database(engine)
 
 

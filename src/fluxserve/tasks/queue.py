@@ -38,15 +38,22 @@ class Rules:
 
 
 class Queue:
-    """Each method is one transaction. `signals` tells whoever waits for what it does."""
+    """Each method is one transaction. `signals` tells whoever waits for what it does. `check_room` raises `NoRoom` when
+    nothing new may be accepted."""
 
     def __init__(
-        self, database: Database, rules: Rules, signals: Signals | None = None, clock: Clock | None = None
+        self,
+        database: Database,
+        rules: Rules,
+        signals: Signals | None = None,
+        clock: Clock | None = None,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.signals = signals or Signals(database)
         self._database = database
         self._rules = rules
         self._clock = clock or database.now
+        self._check_room = check_room
 
     # ------------------------------------------------------------ for callers
 
@@ -55,7 +62,11 @@ class Queue:
         return price(generation, self._rules.prices)
 
     async def submit(self, asked: Submission) -> Task:
-        """Accept a task. When this returns it is durable and its price is held."""
+        """Accept a task. When this returns it is durable and its price is held.
+
+        After `Unavailable` it may have been accepted all the same, but not after `NoRoom`.
+        """
+        self._check_room()
 
         def verb(connection: Connection) -> Task:
             now = self._clock(connection)
@@ -205,6 +216,10 @@ class Queue:
         return await self._database.read(pictures.kept_keys)
 
     # ------------------------------------------------------------ the whole
+
+    async def has_tasks(self) -> bool:
+        """Whether there ever was one."""
+        return await self._database.read(lists.has_tasks)
 
     async def forget_old_repeats(self) -> None:
         await self._database.write(lambda connection: repeats.forget_old(connection, self._clock(connection)))

@@ -356,8 +356,10 @@ def rescue(connection: Connection, now: float, losses_allowed: int, *, everythin
     expired = tasks.c.state == State.PROCESSING
     if not everything:
         expired &= tasks.c.lease_until < now
-    # Locked: another server may be renewing one of them.
-    rows = connection.execute(select(tasks.c.id, tasks.c.attempt, tasks.c.step).where(expired).with_for_update()).all()
+    # One that is locked is being renewed, ended or rescued at this moment.
+    rows = connection.execute(
+        select(tasks.c.id, tasks.c.attempt, tasks.c.step).where(expired).with_for_update(skip_locked=True)
+    ).all()
     rescued = []
     for row in rows:
         ending = GivenBack() if row.step is None else WorkerLost("its lease ran out")

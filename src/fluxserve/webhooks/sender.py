@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 
 import httpcore2
 
+from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.task import Task
 from fluxserve.storage import AddressError, BlockedAddressError, raw, web_address
 from fluxserve.tasks import Letter, Outbox
@@ -77,6 +78,9 @@ class Sender:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(next_in):
                         await post.wait()
+            except Unavailable:
+                log.warning("a pass of the webhooks could not be made, for the database is gone")
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
             except Exception:
                 log.exception("a pass of the webhooks broke; going on")
                 await asyncio.sleep(TRY_AGAIN_SECONDS)

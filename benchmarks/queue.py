@@ -26,7 +26,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks import peers
 from benchmarks.accept import open_accounts
@@ -242,8 +243,9 @@ def served(
             asyncio.run(_until_ready(ready, word, process, log))
             yield
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            for each in (*psutil.Process(process.pid).children(recursive=True), process):
+                with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                    each.kill()
             process.wait()
 
 

@@ -547,15 +547,10 @@ class QueueMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ webhooks
 
     @precondition(lambda self: self.model.outbox)
-    @rule(busy=st.integers(0, 2), most_of_one=st.integers(1, 3), most=st.integers(1, 4))
-    def take(self, busy: int, most_of_one: int, most: int) -> None:
-        under_way = {"http://one.test": busy}
-        taken = self._write(
-            lambda connection: outbox.take(connection, self.now, LEASE, under_way, most_of_one=most_of_one, most=most)
-        )
-        self.model.take(taken, LEASE, under_way, most_of_one=most_of_one, most=most)
-        for letter in taken:
-            assert _told(letter.task) == self.model.tasks[letter.task.id].told
+    @rule(shares=st.dictionaries(st.sampled_from(("http://one.test", "http://other.test")), st.integers(1, 3)))
+    def take(self, shares: dict[str, int]) -> None:
+        taken = self._write(lambda connection: outbox.take(connection, self.now, LEASE, shares))
+        self.model.take(taken, LEASE, shares)
         self.letters += taken
 
     @precondition(lambda self: self.letters)

@@ -319,32 +319,28 @@ class Model:
 
     # ------------------------------------------------------------ the outbox
 
-    def take(
-        self, taken: Sequence[Letter], lease_seconds: float, busy: Mapping[str, int], *, most_of_one: int, most: int
-    ) -> None:
-        """`taken` is what the database chose: of each origin what is due longest, no more than it may have."""
+    def take(self, taken: Sequence[Letter], lease_seconds: float, shares: Mapping[str, int]) -> None:
+        """`taken` is what the database chose: of each origin what is due longest, no more than its share."""
         due = {task_id: each for task_id, each in self.outbox.items() if each.next_at is not None}
         due = {task_id: each for task_id, each in due.items() if (each.next_at or 0.0) <= self.now}
-        room = {origin: max(0, most_of_one - busy.get(origin, 0)) for origin in map(self.origin, due)}
-        chosen = {letter.task.id for letter in taken}
+        chosen = {letter.task_id for letter in taken}
         assert len(chosen) == len(taken)
         assert chosen <= due.keys()
-        takeable = sum(min(room[origin], times) for origin, times in Counter(map(self.origin, due)).items())
-        assert len(chosen) == min(most, takeable)
-        for origin, times in Counter(map(self.origin, chosen)).items():
-            assert times <= room[origin]
+        waiting, given = Counter(map(self.origin, due)), Counter(map(self.origin, chosen))
+        for origin in waiting:
+            assert given[origin] == min(waiting[origin], shares.get(origin, 0))
             mine = [due[task_id].next_at or 0.0 for task_id in chosen if self.origin(task_id) == origin]
             others = [due[task_id].next_at or 0.0 for task_id in due.keys() - chosen if self.origin(task_id) == origin]
-            assert max(mine) <= min(others, default=self.now)
+            assert max(mine, default=0.0) <= min(others, default=self.now)
         for letter in taken:
-            posted, webhook = self.outbox[letter.task.id], self.tasks[letter.task.id].told.webhook
+            posted, webhook = self.outbox[letter.task_id], self.tasks[letter.task_id].told.webhook
             assert webhook is not None
             assert (letter.url, letter.secret) == (webhook.url, webhook.secret)
-            assert (letter.origin, letter.attempt) == (self.origin(letter.task.id), posted.attempts + 1)
+            assert (letter.origin, letter.attempt) == (self.origin(letter.task_id), posted.attempts + 1)
             posted.next_at = self.now + lease_seconds
 
     def record(self, letter: Letter, attempt: Attempt, *, next_at: float | None, is_delivered: bool) -> None:
-        posted = self.outbox[letter.task.id]
+        posted = self.outbox[letter.task_id]
         posted.log.append(attempt)
         if posted.attempts == letter.attempt - 1:
             posted.attempts = letter.attempt

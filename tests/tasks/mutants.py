@@ -235,7 +235,9 @@ MUTANTS = (
         "[outbox.post(connection, now, task) for _ in range(2)]",
     ),
     Mutant("a webhook is taken without a lease", "outbox.take", "next_at=now + lease_seconds", "next_at=now"),
-    Mutant("an origin's limit is not heeded", "outbox.take", "most_of_one - busy.get(origin, 0)", "most"),
+    Mutant(
+        "an origin's share is not heeded", "outbox.take", "min(share, MOST_TOGETHER - len(letters))", "MOST_TOGETHER"
+    ),
     Mutant("a late sender's word counts", "outbox.record", ", webhooks.c.attempts == letter.attempt - 1", "", seed=2),
     Mutant("another account's webhook is sent again", "outbox.delivery_log", "if account_id is not None:", "if False:"),
     Mutant("a picture is served after its time", "pictures.stored", "table.c.expires_at > now, ", "", seed=10),

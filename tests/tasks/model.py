@@ -198,8 +198,9 @@ class Model:
 
     def _claim(self, kept: Kept) -> Task:
         purse = self.accounts[kept.told.account_id]
-        kept.turn = max(purse.served, self._last_turn())
-        purse.served = kept.turn + kept.work
+        if not kept.told.is_private:
+            kept.turn = max(purse.served, self._last_turn())
+            purse.served = kept.turn + kept.work
         kept.lease_until = self.now + self._lease_seconds
         self._tell(kept, state=State.PROCESSING, attempt=kept.told.attempt + 1, started_at=self.now)
         return kept.told

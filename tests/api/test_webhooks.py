@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxserve.api.dialects.piapi import webhook_body
-from fluxserve.domain.task import Completed, Errored, Output
+from fluxserve.domain.task import Completed, Ending, Errored, Output
 from tests.api.conftest import Door, cat
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 HOOK = "https://receiver.test/hook"
 NEVER = "0001-01-01T00:00:00Z"
 PICTURE = Output("a" * 32, "aa.png", "image/png", 3, 256, 256, 1, 1e12)
-ENDINGS = [Completed((PICTURE,)), Errored("drawing_failed", "it broke"), Errored("cancelled", "by the caller")]
+ENDINGS: list[Ending] = [Completed((PICTURE,)), Errored("drawing_failed", "it broke"), Errored("cancelled", "by you")]
 
 
 def asking(endpoint: Any, secret: Any = "a secret") -> dict[str, object]:
@@ -30,7 +30,7 @@ async def create(door: Door, endpoint: Any = HOOK, secret: Any = "a secret") -> 
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_a_webhook_says_what_a_poll_would(door: Door, ending: Completed | Errored) -> None:
+async def test_a_webhook_says_what_a_poll_would(door: Door, ending: Ending) -> None:
     task_id = await create(door)
     task = await door.end(task_id, ending)
 

@@ -12,5 +12,5 @@ LARGEST_BODY = 1_000_000  # a smaller one than by default, so that one byte more
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server") / "data"
-    with running(folder, FLUXSERVE_LARGEST_BODY=str(LARGEST_BODY)) as server:
+    with running(folder, FLUXSERVE_LARGEST_BODY=str(LARGEST_BODY), FLUXSERVE_WEBHOOK_ALLOW_PRIVATE="true") as server:
         yield server

@@ -181,7 +181,7 @@ async def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = await asyncio.to_thread(process.stdout.readline)
     if not line:
-        raise RuntimeError(f"{process.args} has ended")
+        raise RuntimeError(f"{process.args!r} has ended")
     return line
 
 

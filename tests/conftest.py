@@ -1,7 +1,10 @@
 """What every test stands on."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,6 +13,8 @@ from tests.postgresql import Postgres, postgres
 
 # Threads that wait by spinning take a core each: on a small machine the pictures become many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+SMALL = 4_000_000  # bytes of a disk that is soon full
 
 # A busy machine is no failure, and the same commit gives the same result.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -21,3 +26,15 @@ def postgresql() -> Iterator[Postgres]:
     """A PostgreSQL of our own for all tests that want one."""
     with postgres() as server:
         yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of its own, where this user can make one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user can't mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

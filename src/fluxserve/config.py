@@ -45,6 +45,12 @@ class ServerSettings(Group):
     pictures_folder: Path | None = Field(
         None, description="Where pictures lie, if not in the data folder: servers that share a database share it."
     )
+    least_free_bytes: int = Field(
+        1_000_000_000,
+        ge=0,
+        description="Bytes to stay free where the database and the pictures lie, or 5 % of that disk if that is less; "
+        "while they are not, nothing new is accepted.",
+    )
     stop_seconds: float = Field(
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."
     )

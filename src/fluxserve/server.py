@@ -19,7 +19,7 @@ from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, abilities
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.workers import worker_commands
-from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
+from fluxserve.storage import OWNER_FILE, Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import (
     Account,
     Accounts,
@@ -69,6 +69,8 @@ class Server:
             listener_of_others = Listener(database, signals) if database.is_shared else None
             accounts = Accounts(database, signals)
             outbox = Outbox(database, signals)
+            shelf = Shelf(settings.pictures_dir)
+            room = Room((settings.server.data_dir, settings.pictures_dir), settings.server.least_free_bytes)
             queue = Queue(
                 database,
                 Rules(
@@ -79,8 +81,8 @@ class Server:
                     prices=settings.price.of_models,
                 ),
                 signals,
+                check_room=room.check,
             )
-            shelf = Shelf(settings.pictures_dir)
             executor = LocalExecutor(
                 worker_commands(settings.engine),
                 silence_seconds=settings.engine.silence_seconds,
@@ -98,6 +100,7 @@ class Server:
                 opener=opener,
                 own_pictures=f"{url}/files/",
                 largest=settings.input.largest_picture,
+                check_room=room.check,
             )
             dispatcher = Dispatcher(
                 queue=queue,
@@ -135,6 +138,8 @@ class Server:
             account = await accounts.ensure_first(
                 credits_usd=settings.account.first_credits_usd, max_concurrent=settings.account.first_concurrency
             )
+            if database.is_shared or settings.server.pictures_folder is not None:
+                await self._check_folder(shelf, queue, account, database.is_shared)
             key = await self._first_key(accounts, account)
             for finding in await queue.audit():
                 log.error("audit: %s", finding)
@@ -180,6 +185,24 @@ class Server:
             loop.add_signal_handler(number, stop)
         await server.serve(sockets=[listener])
 
+    async def _check_folder(self, shelf: Shelf, queue: Queue, account: Account, is_shared: bool) -> None:
+        """One database's pictures lie in one folder, which bears the id of its first account. Raises `StartError`.
+
+        In a folder of its own a server would miss the pictures that others draw; in another database's, it would clear
+        them up.
+        """
+        if shelf.owner is None and not (is_shared and await queue.has_tasks()):
+            shelf.own(account.id)
+        if shelf.owner == account.id:
+            return
+        folder = self._settings.pictures_dir.resolve()
+        what = "does not hold" if shelf.owner is None else "holds the pictures of another database, not"
+        raise StartError(
+            f"{folder} {what} the pictures of this database; FLUXSERVE_PICTURES_FOLDER names the folder that all "
+            f"servers on one database share. If it is the right one and was restored or moved, write {account.id} to "
+            f"{folder / OWNER_FILE}"
+        )
+
     async def _first_key(self, accounts: Accounts, account: Account) -> str | None:
         """Set the key from the settings; else that which an earlier start made and kept in a file; else a new one.
 
@@ -190,16 +213,16 @@ class Server:
             file.unlink(missing_ok=True)
             await accounts.set_first_key(account.id, self._settings.account.api_key.get_secret_value())
             return None
-        if file.exists():
-            key = file.read_text().strip()
-        elif await accounts.has_first_key(account.id):
-            return None  # another server on this database showed it; `fluxserve keys create` makes one more
-        else:
-            key = new_key()
+        is_new = not file.exists()
+        if is_new:  # before the database knows of it: a crash must not leave a key that nobody was shown
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writing:
-                writing.write(key + "\n")
-        await accounts.set_first_key(account.id, key)
-        return key
+                writing.write(new_key() + "\n")
+        key = file.read_text().strip()
+        if await accounts.offer_first_key(account.id, key):
+            return key
+        if is_new:
+            file.unlink()
+        return None  # another server on this database showed its own; `fluxserve keys create` makes one more
 
 
 def _opened(settings: Settings) -> Database:

@@ -11,7 +11,7 @@ import pytest
 from fluxserve.api import Context, Inputs, create_app
 from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Task
-from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
+from fluxserve.storage import Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_sqlite
 
 KEY = "the-key-of-the-tests"
@@ -54,7 +54,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     accounts = Accounts(database)
     account = await accounts.ensure_first(credits_usd=1, max_concurrent=100)
     await accounts.set_first_key(account.id, KEY)
-    queue = Queue(database, Rules())
+    room = Room([tmp_path], least_free=1)
+    queue = Queue(database, Rules(), check_room=room.check)
     outbox = Outbox(database, queue.signals)
     shelf = Shelf(tmp_path / "pictures")
     opener = Opener()
@@ -65,6 +66,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         opener=opener,
         own_pictures="http://pictures.test/files/",
         largest=50_000,
+        check_room=room.check,
     )
     app = create_app(
         Context(

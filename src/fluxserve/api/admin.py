@@ -109,7 +109,8 @@ def create_admin_app(context: Context) -> FastAPI:
     @app.exception_handler(FluxserveError)
     async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
         status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 400)
-        return JSONResponse({"error": error.message}, status)
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+        return JSONResponse({"error": error.message}, status, headers=headers)
 
     @app.exception_handler(HTTPException)
     async def no_route(_request: Request, error: HTTPException) -> JSONResponse:

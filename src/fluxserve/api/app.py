@@ -10,7 +10,7 @@ from fluxserve.api import files
 from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
 from fluxserve.api.dialects import piapi
-from fluxserve.domain.errors import FluxserveError, NotFound
+from fluxserve.domain.errors import FluxserveError, NotFound, Unavailable
 
 ABOUT = """FLUX image generation on your own machine. Each API that it speaks has pages of its own:
 
@@ -35,6 +35,8 @@ def create_app(context: Context) -> FastAPI:
 
     @app.exception_handler(FluxserveError)
     async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
+        if isinstance(error, Unavailable):
+            return JSONResponse({"error": error.message}, 503, headers={"Retry-After": str(error.retry_after)})
         return JSONResponse({"error": error.message}, 404 if isinstance(error, NotFound) else 503)
 
     @app.exception_handler(HTTPException)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from fluxserve.domain.errors import InvalidInput, NotFound, shown
+from fluxserve.domain.errors import InvalidInput, NotFound, Unavailable, shown
 from fluxserve.storage import Fetcher, FetchError, Opened, Opener, OpenError, Shelf
 from fluxserve.tasks import Queue
 
@@ -47,10 +47,19 @@ class Places:
 
 
 class Inputs:
-    """Brings pictures in. `own_pictures` is where we serve some ourselves: they are taken without a detour."""
+    """Brings pictures in. `own_pictures` is where we serve some ourselves: they are taken without a detour.
+    `check_room` raises `NoRoom` when nothing new may be put on the shelf."""
 
     def __init__(
-        self, *, shelf: Shelf, queue: Queue, fetcher: Fetcher, opener: Opener, own_pictures: str, largest: int
+        self,
+        *,
+        shelf: Shelf,
+        queue: Queue,
+        fetcher: Fetcher,
+        opener: Opener,
+        own_pictures: str,
+        largest: int,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._shelf = shelf
         self._queue = queue
@@ -58,6 +67,7 @@ class Inputs:
         self._opener = opener
         self._own_picture = re.compile(re.escape(own_pictures) + r"([0-9a-f]{32})\.[a-z]+")
         self._largest = largest
+        self._check_room = check_room
         self._places = Places()
 
     async def take(self, account_id: str, field: str, text: str) -> Input:
@@ -96,8 +106,12 @@ class Inputs:
             raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
 
     async def _kept(self, png: bytes, opened: Opened) -> Input:
+        self._check_room()
         key = f"{secrets.token_hex(16)}.png"
-        await asyncio.to_thread(self._shelf.put, key, png)
+        try:
+            await asyncio.to_thread(self._shelf.put, key, png)
+        except OSError as error:
+            raise Unavailable("the picture can't be stored just now; try later") from error
         return Input(key, opened.width, opened.height)
 
     async def _data(self, field: str, text: str) -> bytes:

@@ -5,12 +5,14 @@ framework.
 """
 
 from fluxserve.storage.addresses import AddressError, raw, web_address
-from fluxserve.storage.disk import Shelf
+from fluxserve.storage.disk import OWNER_FILE, Shelf
 from fluxserve.storage.fetch import Fetcher, FetchError
 from fluxserve.storage.guard import BlockedAddressError, GuardedBackend
 from fluxserve.storage.opener import Opened, Opener, OpenError
+from fluxserve.storage.room import Room
 
 __all__ = [
+    "OWNER_FILE",
     "AddressError",
     "BlockedAddressError",
     "FetchError",
@@ -19,6 +21,7 @@ __all__ = [
     "OpenError",
     "Opened",
     "Opener",
+    "Room",
     "Shelf",
     "raw",
     "web_address",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 KEY = re.compile(r"[A-Za-z0-9_-]{2,100}\.[a-z]{3,4}")
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
+OWNER_FILE = "owner"
 
 
 class Shelf:
@@ -49,6 +50,19 @@ class Shelf:
     def delete(self, key: str) -> None:
         """Whether or not it was there."""
         self.path(key).unlink(missing_ok=True)
+
+    @property
+    def owner(self) -> str | None:
+        """Whose folder this is, as `own` wrote it; None if nobody's yet."""
+        try:
+            return (self._folder / OWNER_FILE).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def own(self, owner: str) -> None:
+        partial = self._folder / f".{secrets.token_hex(8)}.partial"
+        partial.write_text(f"{owner}\n")
+        partial.replace(self._folder / OWNER_FILE)
 
     def keep_only(self, kept: Set[str], untouched_seconds: float) -> int:
         """Delete what has lain here for so long under any other key, and what a crash left half written. Returns how

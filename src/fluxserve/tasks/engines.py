@@ -14,7 +14,12 @@ BUSY_SECONDS = 10
 FROZEN_SECONDS = 10  # within a transaction, after which PostgreSQL ends it: the others wait for its locks
 LOCK_SECONDS = 2 * FROZEN_SECONDS
 # A host that vanishes without a word is noticed after some 20 seconds; the system's own patience is two hours.
-KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 20_000}
+KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
 # What an acknowledged task's survival hangs on, and the values that keep it.
 SAFE: dict[str, tuple[str, ...]] = {
     "fsync": ("on",),

@@ -29,7 +29,7 @@ from fluxserve.api.dialects.piapi.requests import (
 from fluxserve.api.dialects.piapi.sub_app import sub_app
 from fluxserve.api.reading import caller_of, checked, deadline_of, query_of, read_body, repeatable_of
 from fluxserve.api.repeats import InHand
-from fluxserve.domain.errors import CancelledByCaller, FluxserveError, Refused
+from fluxserve.domain.errors import CancelledByCaller, NoRoom, Refused
 from fluxserve.domain.generation import images_of
 from fluxserve.domain.task import Output, Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller, Sought
@@ -72,9 +72,9 @@ def create_app(context: Context) -> FastAPI:
         )
         try:
             task = await context.queue.submit(submission)
-        except FluxserveError:
+        except (Refused, NoRoom):
             await context.inputs.discard(images_of(generation))
-            raise
+            raise  # any other may have been accepted: whether its pictures are needed, the upkeep finds out
         if task.generation is not generation:  # another server took this request in at the same time
             await context.inputs.discard(images_of(generation))
         return task

@@ -15,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from fluxserve.api.context import Context
 from fluxserve.api.dialects.piapi.answers import task_data
+from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.task import Output, State, Task
 
 LOOK_SECONDS = 2.0  # without a signal
@@ -38,10 +39,15 @@ async def _events(context: Context, task: Task, seen: int, picture_url: Callable
         silent = 0.0
         while True:
             changed.clear()  # before the look: what changes after it is seen by the next
-            task = await context.queue.get(task.account_id, task.id)
-            if task.version > seen:
+            try:
+                task = await context.queue.get(task.account_id, task.id)
+                news = _event(task, await _data(context, task, picture_url)) if task.version > seen else None
+            except Unavailable:  # a browser that is sent away, and then answered with 503, comes back no more
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            if news is not None:
                 seen, silent = task.version, 0.0
-                yield _event(task, await _data(context, task, picture_url))
+                yield news
             if task.state.is_final:
                 return
             try:

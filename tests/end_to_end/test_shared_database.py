@@ -1,0 +1,110 @@
+"""Real servers on one PostgreSQL: how they start together, and what becomes of them when it is gone (G1, G12, G16)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.end_to_end.serving import Server, body, free_port, until
+from tests.postgresql import Postgres, postgres
+
+BACK_SECONDS = 10  # after PostgreSQL
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    """One that may be killed."""
+    with postgres() as server:
+        yield server
+
+
+def on(address: str, folder: Path, name: str, **environment: str) -> Server:
+    pictures = {"FLUXSERVE_PICTURES_FOLDER": str(folder / "pictures")}
+    return Server(
+        folder / name,
+        free_port(),
+        **{"FLUXSERVE_DATABASE_URL": address, "FLUXSERVE_THREADS": "1"} | pictures | environment,
+    )
+
+
+@pytest.fixture
+def address(database: Postgres) -> str:
+    return database.fresh(template="template1")
+
+
+@pytest.fixture
+def two(address: str, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """Started together on an empty database, without a key in their settings."""
+    both = (
+        on(address, tmp_path, "one", FLUXSERVE_API_KEY=""),
+        on(address, tmp_path, "two", FLUXSERVE_API_KEY=""),
+    )
+    for server in both:
+        server.start()
+    try:
+        for server in both:
+            server.wait_until("/api/docs")
+        yield both
+    finally:
+        for server in both:
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
+
+
+def shown_keys(server: Server) -> list[str]:
+    return re.findall(r"API key: (fxs_[0-9a-f]{72})$", server.log.read_text(), re.MULTILINE)
+
+
+def refusal_of(server: Server) -> str:
+    """What a server says that does not start."""
+    server.start()
+    assert server.process is not None
+    assert server.process.wait(60) == 1
+    said = server.log.read_text()
+    assert "Traceback" not in said
+    return said
+
+
+def test_servers_on_one_database_share_its_account_its_queue_and_its_fate(
+    two: tuple[Server, Server], address: str, database: Postgres, tmp_path: Path
+) -> None:
+    (key,) = shown_keys(two[0]) + shown_keys(two[1])  # the other shows none
+    headers = {"X-API-Key": key}
+    with two[0].client() as one, two[1].client() as other:
+        for client in (one, other):
+            client.headers.update(headers)
+        task_id = one.post("/api/v1/task", json=body()).json()["data"]["task_id"]
+        assert other.get(f"/api/v1/task/{task_id}").status_code == 200
+
+        stranger = on(address, tmp_path, "three", FLUXSERVE_PICTURES_FOLDER=str(tmp_path / "elsewhere"))
+        assert "does not hold the pictures of this database; FLUXSERVE_PICTURES_FOLDER" in refusal_of(stranger)
+
+        database.kill()
+        answer = one.post("/api/v1/task", json=body(), headers={"Idempotency-Key": "one"})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert "the database can't be reached just now" in answer.json()["message"]
+        assert other.get("/files/" + "a" * 32 + ".png").status_code == 503
+        assert "can't be used: " in refusal_of(on(address, tmp_path, "four"))
+
+        database.start_again()
+        for client in (one, other):
+            until(lambda client=client: _takes(client), BACK_SECONDS, "it served again")  # type: ignore[misc]
+
+        database.stop_at_once()
+        for server in two:
+            assert server.stop() == 0
+        database.start_again()
+
+
+def _takes(client: httpx.Client) -> bool:
+    return client.post("/api/v1/task", json=body(), headers={"Idempotency-Key": "one"}).status_code == 200
+
+
+def test_a_folder_of_another_databases_pictures_is_refused_to_sqlite_too(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "owner").write_text("another account's id\n")
+    server = Server(tmp_path / "data", free_port(), FLUXSERVE_PICTURES_FOLDER=str(tmp_path / "pictures"))
+
+    assert "holds the pictures of another database" in refusal_of(server)

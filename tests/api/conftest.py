@@ -1,21 +1,28 @@
 """The doors on a real queue, without workers: tasks wait for ever, or end as a test says."""
 
+import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI
+from sqlalchemy import Connection, Engine
 
 from fluxserve.api import Context, Inputs, create_app
 from fluxserve.domain.catalog import abilities
-from fluxserve.domain.task import Ending, Task
+from fluxserve.domain.task import Ending, Output, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
-from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_sqlite
+from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_postgresql, open_sqlite
+from tests.postgresql import Postgres
 
 KEY = "the-key-of-the-tests"
 ADMIN_KEY = "the-admin-key-of-the-tests"
+PUBLIC_URL = "http://pictures.test"
 
 
 @pytest.fixture
@@ -23,9 +30,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class Clock:
+    """The database's, put forward by `ahead` seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self.ahead = 0.0
+        self._database = database
+
+    def __call__(self, connection: Connection) -> float:
+        return self._database.now(connection) + self.ahead
+
+
 @dataclass
 class Door:
+    app: FastAPI
+    context: Context
     client: httpx.AsyncClient
+    clock: Clock
     queue: Queue
     outbox: Outbox
     shelf: Shelf
@@ -39,57 +60,128 @@ class Door:
         task_id: str = answer.json()["data"]["task_id"]
         return task_id
 
-    async def end(self, task_id: str, ending: Ending) -> Task:
+    async def claimed(self, task_id: str) -> Held:
         (task,) = await self.queue.claim([task_id])
-        after = await self.queue.finish(Held(task.id, task.attempt), ending)
+        return Held(task.id, task.attempt)
+
+    async def create_told(self, endpoint: str = "https://receiver.test/hook") -> str:
+        """One whose end is told to a webhook. Returns its id."""
+        body = cat() | {"config": {"webhook_config": {"endpoint": endpoint, "secret": "s"}}}
+        task_id: str = (await self.client.post("/api/v1/task", json=body)).json()["data"]["task_id"]
+        return task_id
+
+    async def end(self, task_id: str, ending: Ending) -> Task:
+        after = await self.queue.finish(await self.claimed(task_id), ending)
         assert after is not None
         return after
 
+    async def data(self, task_id: str) -> dict[str, Any]:
+        """The task as a poll tells it."""
+        data: dict[str, Any] = (await self.client.get(f"/api/v1/task/{task_id}")).json()["data"]
+        return data
 
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    engine = open_sqlite(tmp_path / "queue.sqlite")
-    migrate(engine)
+    def client_with(self, key: str | None) -> httpx.AsyncClient:
+        return _client(self.app, key)
+
+    @asynccontextmanager
+    async def stranger(self, **account: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """Somebody with an account of their own, and a dollar."""
+        fields = {"credits_usd": 1.0, "max_concurrent": 100, **account}
+        made = await self.accounts.create("stranger", **fields)
+        _, key = await self.accounts.create_key(made.id)
+        async with self.client_with(key) as client:
+            yield client
+
+
+def _client(app: FastAPI, key: str | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        base_url="http://fluxserve.test",
+        headers={"X-API-Key": key} if key else {},
+    )
+
+
+@asynccontextmanager
+async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIterator[Door]:
+    """`different` are the context's fields, and `rules`, that shall not be as usual."""
     database = Database(engine)
-    accounts = Accounts(database)
+    clock = Clock(database)
+    accounts = Accounts(database, clock=clock)
     account = await accounts.ensure_first(credits_usd=1, max_concurrent=100)
     await accounts.set_first_key(account.id, KEY)
-    queue = Queue(database, Rules())
-    outbox = Outbox(database, queue.signals)
-    shelf = Shelf(tmp_path / "pictures")
+    queue = Queue(database, different.pop("rules", Rules()), clock=clock)
+    outbox = Outbox(database, queue.signals, clock)
+    shelf = Shelf(folder / "pictures")
     opener = Opener()
     inputs = Inputs(
         shelf=shelf,
         queue=queue,
         fetcher=Fetcher(GuardedBackend([ip_network("127.0.0.1/32")]), most_bytes=50_000, seconds=5),
         opener=opener,
-        own_pictures="http://pictures.test/files/",
+        own_pictures=f"{PUBLIC_URL}/files/",
         largest=50_000,
     )
-    app = create_app(
-        Context(
-            queue=queue,
-            accounts=accounts,
-            outbox=outbox,
-            shelf=shelf,
-            inputs=inputs,
-            public_url="http://pictures.test",
-            largest_body=100_000,
-            abilities=abilities("flux1"),  # everything there is
-            lora_names=lambda: frozenset({"mjv6", "anime", "MyOwn"}),
-            can_draw=lambda: False,
-            doing=lambda: {"cpu": "loading"},
-            admin_key=ADMIN_KEY,
-        )
-    )
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://fluxserve.test", headers={"X-API-Key": KEY}
-    ) as client:
-        yield Door(client, queue, outbox, shelf, accounts, account.id)
+    fields: dict[str, Any] = {
+        "queue": queue,
+        "accounts": accounts,
+        "outbox": outbox,
+        "shelf": shelf,
+        "inputs": inputs,
+        "public_url": PUBLIC_URL,
+        "largest_body": 100_000,
+        "abilities": abilities("flux1"),  # everything there is
+        "lora_names": lambda: frozenset({"mjv6", "anime", "MyOwn"}),
+        "can_draw": lambda: False,
+        "doing": lambda: {"cpu": "loading"},
+        "admin_key": ADMIN_KEY,
+    }
+    context = Context(**fields | different)
+    app = create_app(context)
+    door = Door(app, context, _client(app, KEY), clock, queue, outbox, shelf, accounts, account.id)
+    async with door.client:
+        yield door
+    assert await queue.audit() == []
     await opener.stop()
     database.close()
 
 
-def cat(model: str = "Qubico/flux1-schnell", **fields: object) -> dict[str, object]:
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database to be copied: that takes a tenth of the time that making one does."""
+    path = tmp_path_factory.mktemp("migrated") / "queue.sqlite"
+    engine = open_sqlite(path)
+    migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite(migrated: Path, tmp_path: Path) -> Engine:
+    """Migrated and empty; closed by the door."""
+    return open_sqlite(Path(shutil.copy(migrated, tmp_path)))
+
+
+@pytest.fixture
+async def door(sqlite: Engine, tmp_path: Path) -> AsyncIterator[Door]:
+    async with open_door(sqlite, tmp_path) as door:
+        yield door
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def each_door(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Door]:
+    """On either database in turn."""
+    if request.param == "sqlite":
+        engine = request.getfixturevalue("sqlite")
+    else:
+        server: Postgres = request.getfixturevalue("postgresql")
+        engine = open_postgresql(server.emptied())
+    async with open_door(engine, tmp_path) as door:
+        yield door
+
+
+def cat(model: str = "Qubico/flux1-schnell", **fields: object) -> dict[str, Any]:
     return {"model": model, "task_type": "txt2img", "input": {"prompt": "a little cat", **fields}}
+
+
+def picture(name: str) -> Output:
+    return Output(name * 32, f"{name}{name}.png", "image/png", 3, 256, 256, 1, 1e12)

@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 
 from fluxserve.domain.errors import TaskFailed
-from fluxserve.domain.task import Completed, Errored, Output, WorkerLost
-from tests.api.conftest import KEY, Door, cat
+from fluxserve.domain.task import Completed, Errored, WorkerLost
+from tests.api.conftest import KEY, Door, cat, picture
 
 pytestmark = pytest.mark.anyio
 
 NEVER = "0001-01-01T00:00:00Z"
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-
-
-def picture(name: str) -> Output:
-    return Output(name * 32, f"{name}{name}.png", "image/png", 3, 256, 256, 1, 1e12)
 
 
 async def test_a_created_task_is_answered_with_the_vendors_envelope_to_the_last_key(door: Door) -> None:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from fluxserve import __version__
 from fluxserve.api.context import Context
+from fluxserve.api.describing import Keyed, Refusal, body_of, refusals
 from fluxserve.api.reading import checked, key_of, read_body
 from fluxserve.domain.errors import FluxserveError, NotFound, TooLarge, Unauthorized, Unavailable
 
@@ -46,10 +47,15 @@ class NewKey(Body):
 
 def create_admin_app(context: Context) -> FastAPI:
     """The sub-application for everything under /admin."""
-    app = FastAPI(title="fluxserve: administration", version=__version__, description="Send the admin key.")
+    app = Keyed(
+        title="fluxserve: administration",
+        version=__version__,
+        description="Send the admin key.",
+        responses=refusals(Refusal),
+    )
     accounts = context.accounts
 
-    @app.post("/accounts", summary="Open an account", openapi_extra=_schema_of(NewAccount))
+    @app.post("/accounts", summary="Open an account", openapi_extra=body_of(NewAccount))
     async def create(request: Request) -> JSONResponse:
         body = checked(NewAccount, await _body(context, request))
         made = await accounts.create(body.name, credits_usd=body.credits_usd, max_concurrent=body.max_concurrent)
@@ -65,17 +71,17 @@ def create_admin_app(context: Context) -> FastAPI:
         _check(context, request)
         return JSONResponse(asdict(await accounts.get(account_id)))
 
-    @app.post("/accounts/{account_id}/credit", summary="Add credit", openapi_extra=_schema_of(Credit))
+    @app.post("/accounts/{account_id}/credit", summary="Add credit", openapi_extra=body_of(Credit))
     async def credit(account_id: str, request: Request) -> JSONResponse:
         body = checked(Credit, await _body(context, request))
         return JSONResponse(asdict(await accounts.credit(account_id, body.usd)))
 
-    @app.post("/accounts/{account_id}/limit", summary="Set the limit", openapi_extra=_schema_of(Limit))
+    @app.post("/accounts/{account_id}/limit", summary="Set the limit", openapi_extra=body_of(Limit))
     async def limit(account_id: str, request: Request) -> JSONResponse:
         body = checked(Limit, await _body(context, request))
         return JSONResponse(asdict(await accounts.limit(account_id, body.max_concurrent)))
 
-    @app.post("/accounts/{account_id}/keys", summary="Make a key: it is shown once", openapi_extra=_schema_of(NewKey))
+    @app.post("/accounts/{account_id}/keys", summary="Make a key: it is shown once", openapi_extra=body_of(NewKey))
     async def create_key(account_id: str, request: Request) -> JSONResponse:
         body = checked(NewKey, await _body(context, request))
         made, key = await accounts.create_key(account_id, body.name)
@@ -109,11 +115,12 @@ def create_admin_app(context: Context) -> FastAPI:
     @app.exception_handler(FluxserveError)
     async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
         status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 400)
-        return JSONResponse({"error": error.message}, status)
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+        return JSONResponse({"error": error.message}, status, headers)
 
     @app.exception_handler(HTTPException)
     async def no_route(_request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code)
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def our_fault(_request: Request, _error: Exception) -> JSONResponse:
@@ -132,7 +139,3 @@ def _check(context: Context, request: Request) -> None:
     key = key_of(request)
     if context.admin_key is None or not hmac.compare_digest(key.encode(), context.admin_key.encode()):
         raise Unauthorized("the key is not the admin key, which FLUXSERVE_ADMIN_KEY sets; without it /admin is closed")
-
-
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

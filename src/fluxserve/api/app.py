@@ -1,7 +1,6 @@
 """The web application: health, pictures, and each dialect mounted at its own paths with its own error bodies."""
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -9,6 +8,7 @@ from fluxserve import __version__
 from fluxserve.api import files
 from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
+from fluxserve.api.describing import Refusal, refusals
 from fluxserve.api.dialects import piapi
 from fluxserve.domain.errors import FluxserveError, NotFound
 
@@ -20,7 +20,7 @@ ABOUT = """FLUX image generation on your own machine. Each API that it speaks ha
 
 
 def create_app(context: Context) -> FastAPI:
-    app = FastAPI(title="fluxserve", version=__version__, description=ABOUT)
+    app = FastAPI(title="fluxserve", version=__version__, description=ABOUT, responses=refusals(Refusal))
     app.mount("/api", piapi.create_app(context))
     app.mount("/account", piapi.create_account_app(context))
     app.mount("/admin", create_admin_app(context))
@@ -42,6 +42,6 @@ def create_app(context: Context) -> FastAPI:
         # A line break in a path keeps it from its mount; the answer is the dialect's all the same.
         if request.url.path.startswith(("/api/", "/account/")):
             return await piapi.no_route(request, error)
-        return await http_exception_handler(request, error)
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     return app

@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
@@ -18,12 +19,20 @@ SAFE = {
     "Referrer-Policy": "no-referrer",
 }
 
+PICTURE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")}, "description": "The picture"},
+}
+
 
 def router(context: Context) -> APIRouter:
     routes = APIRouter()
 
-    @routes.api_route(
-        "/files/{name}", methods=["GET", "HEAD"], summary="A finished or uploaded picture, until it expires"
+    @routes.head("/files/{name}", include_in_schema=False)
+    @routes.get(
+        "/files/{name}",
+        summary="A finished or uploaded picture, until it expires",
+        response_class=FileResponse,
+        responses=PICTURE_RESPONSES,
     )
     async def picture(name: str) -> FileResponse:
         parts = NAME.fullmatch(name)

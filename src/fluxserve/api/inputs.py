@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from fluxserve.domain.errors import InvalidInput, NotFound, shown
+from fluxserve.domain.errors import InvalidInput, NotFound
 from fluxserve.storage import Fetcher, FetchError, Opened, Opener, OpenError, Shelf
 from fluxserve.tasks import Queue
 
@@ -120,12 +120,12 @@ class Inputs:
     def _decoded(self, field: str, text: str, largest: int) -> bytes:
         uri = DATA_URI.match(text)
         written = text[uri.end() :] if uri else text
-        if len(written) * 3 // 4 > largest:
-            raise InvalidInput(field, text, f"it has more than the {largest} bytes that are taken")
         try:
             data = base64.b64decode("".join(written.split()), validate=True)
         except (binascii.Error, ValueError):
-            raise InvalidInput(field, shown(text, 40), f"allowed is {ALLOWED}") from None
+            raise InvalidInput(field, text[:40], f"allowed is {ALLOWED}") from None
+        if len(data) > largest:
+            raise InvalidInput(field, text, f"it has more than the {largest} bytes that are taken")
         if not data:
             raise InvalidInput(field, text, f"allowed is {ALLOWED}")
         return data

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized, shown
+from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized
 from fluxserve.domain.task import Repeatable
 from fluxserve.tasks import Accounts, Caller
 
 M = TypeVar("M", bound=BaseModel)
 
 LONGEST_IDEMPOTENCY_KEY = 255
-LONGEST_DEADLINE_SECONDS = 30 * 86_400.0
+LONGEST_DEADLINE_SECONDS = 30 * 86_400
 
 
 async def caller_of(request: Request, accounts: Accounts) -> Caller:
@@ -53,8 +53,8 @@ def deadline_of(request: Request) -> float | None:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= LONGEST_DEADLINE_SECONDS:
-        allowed = f"allowed is a number of seconds over 0 up to {LONGEST_DEADLINE_SECONDS:g}"
-        raise InvalidInput("X-Deadline-Seconds", shown(text), allowed)
+        allowed = f"allowed is a number of seconds over 0 up to {LONGEST_DEADLINE_SECONDS}"
+        raise InvalidInput("X-Deadline-Seconds", text, allowed)
     return seconds
 
 
@@ -63,7 +63,7 @@ def _bearer(header: str) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-def query_of(request: Request) -> dict[str, str]:
+def query_values(request: Request) -> dict[str, str]:
     """What comes after the question mark, empty values left out."""
     return {name: value for name, value in request.query_params.items() if value}
 
@@ -111,6 +111,8 @@ def _explained(model: type[BaseModel], error: Any) -> InvalidInput:
     field = ".".join(str(part) for part in error["loc"])
     allowed = _description(model, error["loc"])
     value = "nothing" if error["type"] == "missing" else error["input"]
+    if error["type"] == "extra_forbidden":
+        return InvalidInput(field, value, f"there is no such field; allowed are {', '.join(model.model_fields)}")
     return InvalidInput(field, value, f"allowed is {allowed}" if allowed else error["msg"])
 
 

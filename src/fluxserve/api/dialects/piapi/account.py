@@ -7,10 +7,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from fluxserve.api.context import Context
+from fluxserve.api.describing import query_of
 from fluxserve.api.dialects.piapi.answers import consumed, frozen, moment, task_data
 from fluxserve.api.dialects.piapi.requests import VENDOR, HistoryQuery
 from fluxserve.api.dialects.piapi.sub_app import sub_app
-from fluxserve.api.reading import caller_of, checked, query_of
+from fluxserve.api.reading import caller_of, checked, query_values
 from fluxserve.domain.credits import usd
 from fluxserve.domain.task import Output, State, Task
 from fluxserve.tasks import Account, Sought
@@ -46,10 +47,14 @@ def create_account_app(context: Context) -> FastAPI:
 
 
 def history_routes(app: FastAPI, context: Context, picture_url: Callable[[Output], str]) -> None:
-    @app.get("/open/tasks/histories", summary="All tasks, newest first, a page at a time")
+    @app.get(
+        "/open/tasks/histories",
+        summary="All tasks, newest first, a page at a time",
+        openapi_extra=query_of(HistoryQuery),
+    )
     async def histories(request: Request) -> JSONResponse:
         caller = await caller_of(request, context.accounts)
-        query = checked(HistoryQuery, query_of(request))
+        query = checked(HistoryQuery, query_values(request))
         sought = Sought(query.model and query.model.removeprefix(VENDOR), query.start_time, query.end_time)
         page = await context.queue.history(caller.account_id, sought, query.page, query.page_size)
         return JSONResponse(
@@ -103,6 +108,6 @@ def _record(task: Task, picture_url: Callable[[Output], str]) -> dict[str, Any]:
         "api_key_id": task.api_key_id or "",
         "detail": {name: shown[name] for name in ("model", "task_type", "task_id", "output")},
         "created_at": shown["meta"]["created_at"],
-        "updated_at": moment(task.ended_at or task.started_at or task.created_at),
+        "updated_at": moment(task.updated_at),
         "deleted_at": None,
     }

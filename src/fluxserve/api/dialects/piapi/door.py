@@ -8,10 +8,10 @@ import secrets
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
+from fluxserve.api.describing import body, body_of, headers, query_of
 from fluxserve.api.dialects.piapi.account import history_routes
 from fluxserve.api.dialects.piapi.answers import ERROR_CODES, echo_of, envelope
 from fluxserve.api.dialects.piapi.deliveries import delivery_routes
@@ -26,9 +26,19 @@ from fluxserve.api.dialects.piapi.requests import (
     offered_types,
     read,
 )
-from fluxserve.api.dialects.piapi.sub_app import sub_app
-from fluxserve.api.reading import caller_of, checked, deadline_of, query_of, read_body, repeatable_of
+from fluxserve.api.dialects.piapi.sub_app import Refusal, sub_app
+from fluxserve.api.reading import (
+    LONGEST_DEADLINE_SECONDS,
+    LONGEST_IDEMPOTENCY_KEY,
+    caller_of,
+    checked,
+    deadline_of,
+    query_values,
+    read_body,
+    repeatable_of,
+)
 from fluxserve.api.repeats import InHand
+from fluxserve.domain.catalog import MODELS
 from fluxserve.domain.errors import CancelledByCaller, FluxserveError, Refused
 from fluxserve.domain.generation import images_of
 from fluxserve.domain.task import Output, Repeatable, State, Submission, Task
@@ -36,6 +46,36 @@ from fluxserve.tasks import Caller, Sought
 
 UPLOADS_KEPT_SECONDS = 24 * 3600.0
 LARGEST_UPLOAD = 10_000_000
+
+CREATE_HEADERS = headers(
+    Idempotency_Key={
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_IDEMPOTENCY_KEY,
+        "pattern": "^[!-~]+$",
+        "description": "a name for this request: sent again with it within 24 hours, it makes no second task",
+    },
+    X_Deadline_Seconds={
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": LONGEST_DEADLINE_SECONDS,
+        "description": "so long after it was created a task that has not ended fails, and costs nothing",
+    },
+)
+CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": why}
+    for status, why in {
+        402: "The account can't pay it",
+        409: "The same request is being taken in; ask again after Retry-After seconds",
+        413: "The body is too large",
+        422: "The Idempotency-Key came before with another body",
+        429: "The account's queue is full; ask again after Retry-After seconds",
+    }.items()
+}
+EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, as they happen"},
+    204: {"description": "The end was heard already"},
+}
 
 
 def create_app(context: Context) -> FastAPI:
@@ -46,7 +86,9 @@ def create_app(context: Context) -> FastAPI:
     def picture_url(output: Output) -> str:
         return context.picture_url(output.id, output.key)
 
-    @app.post("/v1/task", summary="Create a task", openapi_extra=_body_schema(context.abilities))
+    @app.post(
+        "/v1/task", summary="Create a task", responses=CREATE_RESPONSES, openapi_extra=_described(context.abilities)
+    )
     async def create(request: Request) -> JSONResponse:
         caller = await caller_of(request, context.accounts)
         values, deadline = await read_body(request, context.largest_body), deadline_of(request)
@@ -84,7 +126,13 @@ def create_app(context: Context) -> FastAPI:
         caller = await caller_of(request, context.accounts)
         return JSONResponse(envelope(await context.queue.get(caller.account_id, task_id), picture_url))
 
-    @app.get("/v1/task/{task_id}/events", summary="Follow a task: its status, its steps, and how its picture looks")
+    @app.get(
+        "/v1/task/{task_id}/events",
+        summary="Follow a task: its status, its steps, and how its picture looks",
+        response_class=StreamingResponse,
+        responses=EVENT_RESPONSES,
+        openapi_extra=headers(Last_Event_ID={"type": "string", "description": "the id of the last event heard"}),
+    )
     async def events(task_id: str, request: Request) -> Response:
         caller = await caller_of(request, context.accounts)
         return await follow(context, caller.account_id, task_id, request.headers.get("last-event-id", ""), picture_url)
@@ -97,15 +145,17 @@ def create_app(context: Context) -> FastAPI:
             raise Refused(f"task {task_id} can't be canceled: it is {task.state} already")
         return JSONResponse({"code": 200, "message": f"task {task_id} canceled"})
 
-    @app.delete("/v1/tasks", summary="Cancel all tasks that have not ended, or some")
+    @app.delete(
+        "/v1/tasks", summary="Cancel all tasks that have not ended, or some", openapi_extra=query_of(CancelQuery)
+    )
     async def cancel_all(request: Request) -> JSONResponse:
         caller = await caller_of(request, context.accounts)
-        query = checked(CancelQuery, query_of(request))
+        query = checked(CancelQuery, query_values(request))
         sought = Sought(model=query.model and query.model.removeprefix(VENDOR), before=query.created_before)
-        cancelled = await context.queue.cancel_all(caller.account_id, sought)
-        return JSONResponse({"code": 200, "message": f"{len(cancelled)} tasks canceled"})
+        count = len(await context.queue.cancel_all(caller.account_id, sought))
+        return JSONResponse({"code": 200, "message": f"{count} task{'' if count == 1 else 's'} canceled"})
 
-    @app.post("/ephemeral_resource", summary="Upload a picture, for a day", openapi_extra=_schema_of(Upload))
+    @app.post("/ephemeral_resource", summary="Upload a picture, for a day", openapi_extra=body_of(Upload))
     async def upload(request: Request) -> JSONResponse:
         caller = await caller_of(request, context.accounts)
         upload = checked(Upload, await read_body(request, context.largest_body))
@@ -125,15 +175,11 @@ def _random_seed() -> int:
     return secrets.randbelow(2**31)
 
 
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _body_schema(abilities: frozenset[str]) -> dict[str, Any]:
-    """The body's schema for the API's pages: the handler reads the body itself, so that no bad one can be a 500."""
+def _described(abilities: frozenset[str]) -> dict[str, Any]:
+    """A creating request on the API's pages."""
     schema = CreateTask.model_json_schema(ref_template="#/$defs/{model}")
     offered = list(offered_types(abilities))
+    schema["properties"]["model"]["enum"] = [VENDOR + name for name in MODELS]
     schema["properties"]["task_type"]["enum"] = [each.name for each in offered]
     definitions = schema.pop("$defs", {})
     kinds = [each.input.model_json_schema(ref_template="#/$defs/{model}") for each in offered]
@@ -148,7 +194,7 @@ def _body_schema(abilities: frozenset[str]) -> dict[str, Any]:
             return {name: inline(value) for name, value in part.items()}
         return [inline(value) for value in part] if isinstance(part, list) else part
 
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inline(schema)}}}}
+    return body(inline(schema)) | CREATE_HEADERS
 
 
 def _about() -> str:

@@ -28,7 +28,9 @@ async def follow(
     """The events after `last_event_id`, all if it is none of ours. Raises `NotFound`."""
     seen = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 10 else -1
     task = await context.queue.get(account_id, task_id)
-    if task.state.is_final and task.version <= seen:
+    if seen > task.version:
+        seen = -1
+    if task.state.is_final and task.version == seen:
         return Response(status_code=204)  # the end was heard: a browser asks no more
     return StreamingResponse(_events(context, task, seen, picture_url), media_type="text/event-stream", headers=HEADERS)
 

@@ -300,7 +300,7 @@ class Upload(Incoming):
 class Query(BaseModel):
     """What comes after the question mark is all text; "" means absent, and what nobody knows is ignored."""
 
-    model: str | None = Field(None, max_length=100, description="the name of a model")
+    model: Text | None = Field(None, max_length=100, description="the name of a model")
 
 
 class CancelQuery(Query):

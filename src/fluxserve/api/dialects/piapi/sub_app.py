@@ -4,16 +4,26 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from fluxserve import __version__
+from fluxserve.api.describing import Keyed, refusals
 from fluxserve.api.dialects.piapi.answers import STATUSES
 from fluxserve.domain.errors import FluxserveError, TryLater, Unavailable, shown
 
 
+class Refusal(BaseModel):
+    """What is answered in place of what was asked for."""
+
+    code: int = Field(description="the HTTP status")
+    data: None
+    message: str = Field(description="the field, its value and what is allowed")
+
+
 def sub_app(title: str, about: str) -> FastAPI:
     """One without routes as yet."""
-    app = FastAPI(title=f"fluxserve: {title}", version=__version__, description=about)
+    app = Keyed(title=f"fluxserve: {title}", version=__version__, description=about, responses=refusals(Refusal))
 
     @app.exception_handler(FluxserveError)
     async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:

@@ -9,7 +9,7 @@ import pytest
 
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
-from fluxserve.domain.task import State, Submission, Task
+from fluxserve.domain.task import PUBLIC, State, Submission, Task
 from fluxserve.executors import LocalExecutor
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Database, Queue, Rules, migrate, open_sqlite
@@ -33,9 +33,9 @@ class House:
     dispatcher: Dispatcher
     account_id: str
 
-    async def submit(self, script: str, *, count: int = 1) -> Task:
+    async def submit(self, script: str, *, count: int = 1, is_private: bool = False) -> Task:
         generation = Generation("flux1-schnell", TextToImage(script), 64, 64, 1, None, 5, count)
-        return await self.queue.submit(Submission(self.account_id, {}, generation))
+        return await self.queue.submit(Submission(self.account_id, {}, generation, is_private=is_private))
 
     async def submit_over(self, image: str) -> Task:
         """A task drawn over the picture of that key."""
@@ -199,6 +199,29 @@ async def test_a_hurried_stop_gives_everything_back(house: House) -> None:
 
     after = await house.get(running)
     assert (after.state, after.losses) == (State.PENDING, 0)
+
+
+async def test_a_private_task_is_drawn_by_a_worker_of_its_accounts_pool_and_by_no_other(house: House) -> None:
+    private = await house.submit("a private cat", is_private=True)
+    public = await house.submit("a cat")
+    assert (await house.finished(public)).state is State.COMPLETED  # it came later; the public worker passed it over
+    assert (await house.get(private)).state is State.PENDING
+
+    own = LocalExecutor([command("own", pool=house.account_id)], silence_seconds=2.0, stall_seconds=10.0)
+    dispatcher = Dispatcher(queue=house.queue, executor=own, shelf=house.shelf, keep_seconds=60, renew_every=0.1)
+    own.start()
+    dispatcher.start()
+    try:
+        async with asyncio.timeout(LONG):
+            while not own.can_draw:
+                await asyncio.sleep(0.02)
+        more = await house.submit("a cat")
+        done = await house.finished(private)
+        assert (done.state, done.price) == (State.COMPLETED, 0)
+        assert (await house.finished(more)).pool == PUBLIC
+    finally:
+        await dispatcher.stop(0, asyncio.Event())
+        await own.stop()
 
 
 async def test_upkeep_sweeps_expired_pictures_and_keeps_their_tasks(house: House) -> None:

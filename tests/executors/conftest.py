@@ -6,6 +6,7 @@ import pytest
 
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.job import Job
+from fluxserve.domain.task import PUBLIC
 from fluxserve.executors import WorkerCommand
 
 
@@ -14,8 +15,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def command(name: str = "one", *behaviour: str) -> WorkerCommand:
-    return WorkerCommand(name, (sys.executable, "-m", "tests.executors.scripted_worker", *behaviour))
+def command(name: str = "one", *behaviour: str, pool: str = PUBLIC) -> WorkerCommand:
+    return WorkerCommand(name, (sys.executable, "-m", "tests.executors.scripted_worker", *behaviour), pool)
 
 
 def job(job_id: str, script: str = "picture") -> Job:

@@ -26,7 +26,11 @@ def create_app(context: Context) -> FastAPI:
     app.mount("/admin", create_admin_app(context))
     app.include_router(files.router(context))
 
-    @app.get("/healthz", summary="200 once the server can draw; until then 503, and what it is doing")
+    @app.get(
+        "/healthz",
+        summary="200 once the server can draw; until then 503, and what it is doing",
+        responses={503: {"description": "It is starting"}},
+    )
     async def health() -> JSONResponse:
         can_draw = context.can_draw()
         return JSONResponse(

@@ -72,8 +72,16 @@ CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
         429: "The account's queue is full; ask again after Retry-After seconds",
     }.items()
 }
+EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "a number that grows"},
+        "event": {"enum": ["progress", "completed", "failed"]},
+        "data": {"type": "string", "description": "JSON: how far the task is; at its end what Get task answers"},
+    },
+}
 EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, as they happen"},
+    200: {"content": {"text/event-stream": {"schema": EVENT}}, "description": "Events, as they happen"},
     204: {"description": "The end was heard already"},
 }
 

@@ -87,9 +87,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def following(
-    door: Door, task_id: str, last_event_id: str | None = None, key: str = KEY
-) -> AsyncIterator[Reader]:
+async def following(door: Door, task_id: str, last_event_id: str | None = None) -> AsyncIterator[Reader]:
     reader = Reader()
     headers = [(b"x-api-key", KEY.encode())]
     if last_event_id is not None:

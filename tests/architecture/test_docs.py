@@ -1,12 +1,19 @@
 """The pages say what is true of the code."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from fluxserve.api.dialects.piapi import ERROR_CODES
+from fluxserve.cli import app
 from fluxserve.domain.catalog import MODELS
+from fluxserve.tasks import migrate, open_sqlite
+from tests.api.conftest import open_door
+from tests.api.test_tenants import operations
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -39,3 +46,41 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_every_route_is_on_a_page(tmp_path: Path) -> None:
+    engine = open_sqlite(tmp_path / "queue.sqlite")
+    migrate(engine)
+    async with open_door(engine, tmp_path) as door:
+        routes = [(each.method, each.path) for each in await operations(door)]
+
+    pages = {"/api": "piapi.md", "/account": "piapi.md", "/admin": "accounts.md"}
+    for method, path in routes:
+        if page := pages.get(f"/{path.split('/')[1]}"):
+            text = (DOCS / page).read_text()
+            assert re.search(rf"^\| [A-Z, ]*{method}[A-Z, ]* `{re.escape(path)}[`?]", text, re.MULTILINE), (
+                method,
+                path,
+            )
+
+
+COMMANDS = [
+    line
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if re.match(r"(\S+=\S+ )*(\.venv/bin/)?fluxserve ", line)
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_on_a_page_is_one_that_there_is(line: str) -> None:
+    words = [word for word in shlex.split(line, comments=True) if "=" not in word]
+    name, arguments, command = "fluxserve", words[1:], typer.main.get_command(app)
+    while isinstance(command, TyperGroup):
+        found, inner, arguments = command.resolve_command(command.make_context(name, arguments[:1]), arguments)
+        assert inner is not None
+        name, command = str(found), inner
+    command.make_context(name, arguments)  # which refuses arguments and options that there are not

@@ -536,7 +536,8 @@ def _examine(path: Path, promises: dict[str, Promise], where: str, report: Repor
         if integrity != "ok":
             report.faults.append(f"{where}: integrity_check: {integrity}")
             return
-        is_set_up = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_not_deleted'").fetchone()
+        last = "SELECT 1 FROM sqlite_master WHERE name = 'deliveries_by_webhook'"  # thing that the migrations make
+        is_set_up = database.execute(last).fetchone()
         states: dict[str, str] = dict(database.execute("SELECT id, state FROM tasks")) if is_set_up else {}
         holds = dict(database.execute("SELECT task_id, 1 FROM ledger WHERE phase = 'hold'")) if is_set_up else {}
     lost = [

@@ -209,8 +209,8 @@ def waiting(connection: Connection, most: int) -> list[Waiting]:
 def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
     """Take pending tasks for a new attempt each; those that are pending no longer are left out.
 
-    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an account's
-    own workers draw takes nothing from anybody, and costs no turn.
+    Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an
+    account's own workers draw takes nothing from anybody, and costs no turn.
     """
     claimed = []
     for task_id in task_ids:
@@ -238,11 +238,11 @@ def _turn(connection: Connection, task_id: str) -> int | None:
 
     None for a private task: it has no others to wait for.
     """
-    standing = connection.execute(_STANDING, {"of_task": task_id}).one()
-    if standing.pool != PUBLIC:
+    served, pool = connection.execute(_STANDING, {"of_task": task_id}).one()
+    if pool != PUBLIC:
         return None
     last: int = connection.execute(_LAST_TURN).scalar_one()
-    return max(standing.served, last)
+    return max(int(served), last)
 
 
 def renew(connection: Connection, now: float, lease_seconds: float, held: Iterable[Held]) -> set[Held]:

@@ -53,7 +53,7 @@ T = TypeVar("T")
 EPOCH = 1_700_000_000.0  # the wall clock when a history begins
 DAY = 86_400.0
 WORK_A_SECOND = 100_000  # that a worker does: tasks take up to five seconds
-LEASE, RENEW, UPKEEP, STALL = 6.0, 2.0, 4.0, 5.0  # seconds: a fifth of production's or so
+LEASE, RENEW, UPKEEP, STALL = 6.0, 2.0, 5.0, 5.0  # seconds: a fifth of production's or so
 LOSSES = 3
 RULES = Rules(lease_seconds=LEASE, losses_allowed=LOSSES, most_staged=20)
 CREDIT = 100_000_000  # points
@@ -159,12 +159,14 @@ Act = Submit | Stop | Raise | Crash | Cut | Refuse | Forget | Kill | Jump
 class Plan:
     """A history before it happens. A calm one has no misfortune, and fairness is measured in it.
 
-    `pools` are those of each server's workers: an account's number, or None for everybody's.
+    `pools` are those of each server's workers: an account's number, or None for everybody's. `size` is the width,
+    height and steps of all tasks, if they are alike.
     """
 
     is_calm: bool
     limits: list[int]
     pools: list[list[int | None]]
+    size: tuple[int, int, int] | None
     acts: list[tuple[float, Act]] = field(default_factory=list)
 
     @property
@@ -175,7 +177,8 @@ class Plan:
 def plan(chance: random.Random) -> Plan:
     is_calm = chance.random() < 0.5
     count = chance.choice((1, 2, 2, 3, 3, 4, 5, 8, 12))
-    drawn = Plan(is_calm, [chance.choice((1, 2, 4, 8)) for _ in range(count)], [])
+    size = (128, 128, chance.choice((2, 4, 8))) if chance.random() < 0.5 else None
+    drawn = Plan(is_calm, [chance.choice((1, 2, 4, 8)) for _ in range(count)], [], size)
     for _ in range(chance.choice((1, 1, 1, 2, 2, 3))):
         drawn.pools.append([None] * chance.choice((1, 1, 2)))
     privileged = chance.randrange(count) if chance.random() < 0.3 else None
@@ -196,7 +199,7 @@ def _plan_load(drawn: Plan, privileged: int | None, chance: random.Random) -> No
     for account in floods:
         drawn.limits[account] = chance.choice((4, 8, 8))
         at = chance.uniform(0, 1)
-        for _ in range(chance.randint(3, 7)):
+        for _ in range(chance.randint(3, 6)):
             drawn.acts.append((at, _submission(drawn, account, privileged, chance)))
     for account in accounts:
         if account not in floods:
@@ -214,11 +217,12 @@ def _submission(drawn: Plan, account: int, privileged: int | None, chance: rando
     words = ("cat",) if drawn.is_calm else ("cat",) * 17 + ("broken", "poison", "gone")
     word = chance.choice(words)
     kind = ImageToImage(word, f"{word}.png", 0.5) if word == "gone" else TextToImage(word)
-    width, height = chance.choice((64, 128, 256)), chance.choice((64, 128, 256))
+    sizes = (64, 128, 256)
+    width, height, steps = drawn.size or (chance.choice(sizes), chance.choice(sizes), chance.randint(1, 8))
     return Submit(
         account,
-        Generation("flux1-schnell", kind, width, height, chance.randint(1, 8), None, 1),
-        is_private=account == privileged and chance.random() < 0.7,
+        Generation("flux1-schnell", kind, width, height, steps, None, 1),
+        is_private=account == privileged and chance.random() < 0.6,
         deadline=None if drawn.is_calm or chance.random() < 0.8 else chance.uniform(0.5, 12),
         retries=0 if drawn.is_calm or chance.random() < 0.8 else chance.randint(1, 2),
     )
@@ -334,7 +338,9 @@ class Tables:
             connection.exec_driver_sql("BEGIN")
 
         self._connection = engine.connect()
-        self._driver: Any = self._connection.connection.driver_connection
+        driver = self._connection.connection.driver_connection
+        assert driver is not None
+        self._driver: Any = driver
         self._connection.rollback()
         self._driver.create_function("moved", 9, lambda *values: self.moves.append(Moved(*values)))
         self._driver.create_function("pg_notify", 2, lambda _channel, payload: self.notices.append(payload))

@@ -12,8 +12,8 @@ from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Context, Inputs, create_app
-from fluxserve.config import EngineSettings, Settings
+from fluxserve.api import Context, Hosts, Inputs, create_app
+from fluxserve.config import EVERYWHERE, EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, abilities
 from fluxserve.executors import LocalExecutor
@@ -96,6 +96,8 @@ class Server:
                     accounts=accounts,
                     shelf=shelf,
                     inputs=inputs,
+                    hosts=Hosts(settings.server.host_names, settings.server.takes_any_address),
+                    origins=settings.server.allowed_origins,
                     public_url=url.rstrip("/"),
                     largest_body=settings.server.largest_body,
                     abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
@@ -208,7 +210,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
+    if host in EVERYWHERE:
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from fluxserve.api import Context, Inputs, create_app
+from fluxserve.api import Context, Hosts, Inputs, create_app
 from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_engine
 
 KEY = "the-key-of-the-tests"
+ORIGIN = "https://shop.test"  # of another server's pages that may call
 
 
 @pytest.fixture
@@ -69,6 +70,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             accounts=accounts,
             shelf=shelf,
             inputs=inputs,
+            hosts=Hosts(frozenset({"fluxserve.test"})),
+            origins=frozenset({ORIGIN}),
             public_url="http://pictures.test",
             largest_body=100_000,
             abilities=abilities("flux1"),  # everything there is

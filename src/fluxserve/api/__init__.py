@@ -3,5 +3,6 @@
 from fluxserve.api.app import create_app
 from fluxserve.api.context import Context
 from fluxserve.api.inputs import Inputs
+from fluxserve.api.perimeter import Hosts
 
-__all__ = ["Context", "Inputs", "create_app"]
+__all__ = ["Context", "Hosts", "Inputs", "create_app"]

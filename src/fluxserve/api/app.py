@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -9,18 +10,37 @@ from fluxserve import __version__
 from fluxserve.api import files
 from fluxserve.api.context import Context
 from fluxserve.api.dialects import piapi
-from fluxserve.domain.errors import FluxserveError, NotFound
+from fluxserve.api.perimeter import Gate
+from fluxserve.api.perimeter.gate import origin_of
+from fluxserve.domain.errors import FluxserveError, NotFound, WrongHost, WrongOrigin
 
 ABOUT = """FLUX image generation on your own machine. Each API that it speaks has pages of its own:
 
 * [PiAPI's task API](/api/docs)
 """
+STATUSES: dict[type[FluxserveError], int] = {
+    WrongOrigin: 403,
+    NotFound: 404,
+    WrongHost: 421,
+    FluxserveError: 503,
+}
 
 
 def create_app(context: Context) -> FastAPI:
     app = FastAPI(title="fluxserve", version=__version__, description=ABOUT)
     app.mount("/api", piapi.create_app(context))
     app.include_router(files.router(context))
+    if context.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=context.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    # A request comes first to what was added last.
+    own_pages = origin_of(context.public_url)
+    app.add_middleware(Gate, hosts=context.hosts, origins=context.origins | {own_pages}, refusal=refusal)
 
     @app.get("/healthz", summary="200 once the server can draw; until then 503, and what it is doing")
     async def health() -> JSONResponse:
@@ -30,8 +50,8 @@ def create_app(context: Context) -> FastAPI:
         )
 
     @app.exception_handler(FluxserveError)
-    async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
-        return JSONResponse({"error": error.message}, 404 if isinstance(error, NotFound) else 503)
+    async def refuse(request: Request, error: FluxserveError) -> Response:
+        return refusal(request.url.path, error)
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
@@ -41,3 +61,11 @@ def create_app(context: Context) -> FastAPI:
         return await http_exception_handler(request, error)
 
     return app
+
+
+def refusal(path: str, error: FluxserveError) -> Response:
+    """The answer to a request that came to no door, in the form of that which `path` leads to."""
+    if path.startswith("/api/"):
+        return piapi.refusal(error)
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return JSONResponse({"error": error.message}, status)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fluxserve.api.inputs import Inputs
+from fluxserve.api.perimeter import Hosts
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Queue
 
@@ -12,12 +13,15 @@ from fluxserve.tasks import Accounts, Queue
 class Context:
     """`lora_names`, `can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end.
 
-    `abilities` are those of the family that draws."""
+    `abilities` are those of the family that draws. Requests come by one of `hosts`; `origins` are of pages elsewhere
+    that may call us."""
 
     queue: Queue
     accounts: Accounts
     shelf: Shelf
     inputs: Inputs
+    hosts: Hosts
+    origins: frozenset[str]
     public_url: str
     largest_body: int
     abilities: frozenset[str]

@@ -3,6 +3,8 @@
     FluxserveError
     ├── Refused                 the caller can mend it; nothing was accepted or charged
     │   ├── InvalidInput        a field has a value that is not allowed
+    │   │   ├── WrongHost       the request came by a name that is not ours
+    │   │   └── WrongOrigin     a page of somebody else's asks for more than to look
     │   ├── Unauthorized        no key, or not one of ours
     │   ├── NotEnoughCredits    the price is more than the balance
     │   ├── NotFound            no such thing for this account
@@ -45,6 +47,14 @@ class InvalidInput(Refused):
     def inside(self, place: str) -> "InvalidInput":
         """The same refusal, its field named as the caller knows it: "width" inside "input" is "input.width"."""
         return InvalidInput(f"{place}.{self.field}", self.value, self.allowed)
+
+
+class WrongHost(InvalidInput):
+    code = "wrong_host"
+
+
+class WrongOrigin(InvalidInput):
+    code = "wrong_origin"
 
 
 class Unauthorized(Refused):

@@ -7,6 +7,6 @@ door           the routes
 """
 
 from fluxserve.api.dialects.piapi.answers import ERROR_CODES
-from fluxserve.api.dialects.piapi.door import create_app, no_route
+from fluxserve.api.dialects.piapi.door import create_app, no_route, refusal
 
-__all__ = ["ERROR_CODES", "create_app", "no_route"]
+__all__ = ["ERROR_CODES", "create_app", "no_route", "refusal"]

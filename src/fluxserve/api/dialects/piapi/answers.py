@@ -21,6 +21,8 @@ from fluxserve.domain.errors import (
     TooMany,
     Unauthorized,
     Unavailable,
+    WrongHost,
+    WrongOrigin,
 )
 from fluxserve.domain.task import Output, State, Task
 
@@ -31,8 +33,10 @@ STATUSES: dict[type[FluxserveError], int] = {
     InvalidInput: 400,
     Unauthorized: 401,
     NotEnoughCredits: 402,
+    WrongOrigin: 403,
     NotFound: 404,
     TooLarge: 413,
+    WrongHost: 421,
     TooMany: 429,
     Refused: 400,
     Unavailable: 503,

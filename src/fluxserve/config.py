@@ -50,6 +50,14 @@ class ServerSettings(Group):
         description="Origins elsewhere whose web pages may call us, by commas: "
         '"https://shop.example.com,http://localhost:3000". Empty: only our own pages.',
     )
+    request_seconds: float = Field(
+        20.0,
+        gt=0,
+        description="Time that a request may take to arrive, a connection's first one counted from its opening.",
+    )
+    connections_of_one: int = Field(
+        256, ge=1, description="Connections that one client may have open. A proxy is one client for all of its own."
+    )
     data_dir: Path = Field(Path("data"), description="Where the database and the pictures live.")
     stop_seconds: float = Field(
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."

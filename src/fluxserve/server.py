@@ -8,11 +8,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Context, Hosts, Inputs, create_app
+from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, create_app, refusal
 from fluxserve.config import EVERYWHERE, EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, abilities
@@ -25,7 +26,7 @@ from fluxserve.tasks.accounts import new_key
 log = logging.getLogger(__name__)
 
 UPKEEP_EVERY = 5.0  # seconds
-REQUEST_SECONDS = 5  # that a stop leaves to a request under way, whose client may be slow or gone
+LAST_REQUESTS_SECONDS = 5  # that a stop leaves to a request under way, whose client may be slow or gone
 KEY_FILE = "first_key"
 
 
@@ -123,8 +124,15 @@ class Server:
             queue.wake.set()
 
             self._announce(url, key)
+            rules = ArrivalRules(settings.server.request_seconds, settings.server.connections_of_one, refusal)
             config = uvicorn.Config(
-                app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=REQUEST_SECONDS
+                app,
+                http=partial(Arrival, rules),  # type: ignore[arg-type]  # it is called as a class would be
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=LAST_REQUESTS_SECONDS,
             )
             await self._serve_http(config, listener)
 

@@ -12,7 +12,7 @@ from fluxserve.api.context import Context
 from fluxserve.api.dialects import piapi
 from fluxserve.api.perimeter import Gate
 from fluxserve.api.perimeter.gate import origin_of
-from fluxserve.domain.errors import FluxserveError, NotFound, WrongHost, WrongOrigin
+from fluxserve.domain.errors import FluxserveError, NotFound, TooSlow, WrongHost, WrongOrigin
 
 ABOUT = """FLUX image generation on your own machine. Each API that it speaks has pages of its own:
 
@@ -21,6 +21,7 @@ ABOUT = """FLUX image generation on your own machine. Each API that it speaks ha
 STATUSES: dict[type[FluxserveError], int] = {
     WrongOrigin: 403,
     NotFound: 404,
+    TooSlow: 408,
     WrongHost: 421,
     FluxserveError: 503,
 }

@@ -9,6 +9,7 @@
     │   ├── NotEnoughCredits    the price is more than the balance
     │   ├── NotFound            no such thing for this account
     │   ├── TooLarge            the body is larger than we read
+    │   ├── TooSlow             the request did not come to its end in time
     │   └── TooMany             the account's queue is full; try later
     ├── Unavailable             we can't just now; try later
     └── TaskFailed              an accepted task ended without pictures; it is not charged
@@ -75,6 +76,10 @@ class NotFound(Refused):
 
 class TooLarge(Refused):
     code = "too_large"
+
+
+class TooSlow(Refused):
+    code = "too_slow"
 
 
 class TooMany(Refused):

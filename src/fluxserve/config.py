@@ -58,6 +58,7 @@ class ServerSettings(Group):
     connections_of_one: int = Field(
         256, ge=1, description="Connections that one client may have open. A proxy is one client for all of its own."
     )
+    requests_per_minute: int = Field(6000, ge=0, description="Requests a minute with one key; then 429. 0: no limit.")
     data_dir: Path = Field(Path("data"), description="Where the database and the pictures live.")
     stop_seconds: float = Field(
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."

@@ -13,7 +13,7 @@ from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, create_app, refusal
+from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, Rates, create_app, refusal
 from fluxserve.config import EVERYWHERE, EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, abilities
@@ -97,6 +97,7 @@ class Server:
                     accounts=accounts,
                     shelf=shelf,
                     inputs=inputs,
+                    rates=Rates(settings.server.requests_per_minute),
                     hosts=Hosts(settings.server.host_names, settings.server.takes_any_address),
                     origins=settings.server.allowed_origins,
                     public_url=url.rstrip("/"),

@@ -8,13 +8,14 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from fluxserve.api import Context, Hosts, Inputs, create_app
+from fluxserve.api import Context, Hosts, Inputs, Rates, create_app
 from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_engine
 
 KEY = "the-key-of-the-tests"
+REQUESTS_PER_MINUTE = 300
 ORIGIN = "https://shop.test"  # of another server's pages that may call
 
 
@@ -70,6 +71,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             accounts=accounts,
             shelf=shelf,
             inputs=inputs,
+            rates=Rates(REQUESTS_PER_MINUTE),
             hosts=Hosts(frozenset({"fluxserve.test"})),
             origins=frozenset({ORIGIN}),
             public_url="http://pictures.test",

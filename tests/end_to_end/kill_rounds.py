@@ -94,7 +94,13 @@ def run(folder: Path, rounds: int, seed: int) -> Report:
     began = time.monotonic()
     report = Report(rounds, seed)
     chance = random.Random(seed)
-    server = Server(folder / "data", free_port(), FLUXSERVE_MOST_STAGED="16", FLUXSERVE_THREADS="1")
+    server = Server(
+        folder / "data",
+        free_port(),
+        FLUXSERVE_MOST_STAGED="16",
+        FLUXSERVE_THREADS="1",
+        FLUXSERVE_REQUESTS_PER_MINUTE="0",
+    )
     server.start()
     try:
         server.wait_until("/healthz")

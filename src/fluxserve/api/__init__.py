@@ -3,6 +3,6 @@
 from fluxserve.api.app import create_app, refusal
 from fluxserve.api.context import Context
 from fluxserve.api.inputs import Inputs
-from fluxserve.api.perimeter import Arrival, ArrivalRules, Hosts
+from fluxserve.api.perimeter import Arrival, ArrivalRules, Hosts, Rates
 
-__all__ = ["Arrival", "ArrivalRules", "Context", "Hosts", "Inputs", "create_app", "refusal"]
+__all__ = ["Arrival", "ArrivalRules", "Context", "Hosts", "Inputs", "Rates", "create_app", "refusal"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fluxserve.api.inputs import Inputs
-from fluxserve.api.perimeter import Hosts
+from fluxserve.api.perimeter import Hosts, Rates
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Queue
 
@@ -20,6 +20,7 @@ class Context:
     accounts: Accounts
     shelf: Shelf
     inputs: Inputs
+    rates: Rates
     hosts: Hosts
     origins: frozenset[str]
     public_url: str

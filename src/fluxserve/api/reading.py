@@ -6,18 +6,28 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from fluxserve.api.context import Context
+from fluxserve.api.perimeter.clients import client_at
 from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized
-from fluxserve.tasks import Accounts
+from fluxserve.tasks.accounts import key_id
 
 M = TypeVar("M", bound=BaseModel)
 
 
-async def account_of(request: Request, accounts: Accounts) -> str:
-    """The id of the account whose key came with the request. Raises `Unauthorized`."""
+async def account_of(request: Request, context: Context) -> str:
+    """The id of the account whose key came with the request. Raises `Unauthorized` or `TooMany`."""
     key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
     if not key:
         raise Unauthorized("no API key came with the request; send it as X-API-Key or as Authorization: Bearer")
-    return await accounts.authenticate(key)
+    client = client_at(request.client.host if request.client else "")
+    await context.rates.let_try(client)
+    try:
+        account_id = await context.accounts.authenticate(key)
+    except Unauthorized:
+        await context.rates.count_wrong(client, key_id(key))
+        raise
+    await context.rates.count(key_id(key))
+    return account_id
 
 
 def _bearer(header: str) -> str:

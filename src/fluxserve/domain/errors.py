@@ -10,7 +10,7 @@
     │   ├── NotFound            no such thing for this account
     │   ├── TooLarge            the body is larger than we read
     │   ├── TooSlow             the request did not come to its end in time
-    │   └── TooMany             the account's queue is full; try later
+    │   └── TooMany             the account's queue is full, or requests come too fast; try later
     ├── Unavailable             we can't just now; try later
     └── TaskFailed              an accepted task ended without pictures; it is not charged
         ├── DrawingFailed       the engine raised an error

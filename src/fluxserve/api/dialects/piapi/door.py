@@ -31,7 +31,7 @@ def create_app(context: Context) -> FastAPI:
 
     @app.post("/v1/task", summary="Create a task", openapi_extra=_body_schema(context.abilities))
     async def create(request: Request) -> JSONResponse:
-        account_id = await account_of(request, context.accounts)
+        account_id = await account_of(request, context)
         asked = read(await read_body(request, context.largest_body), context.abilities)
         generation = await to_generation(asked, account_id, context.inputs, context.lora_names(), _random_seed)
         try:
@@ -43,12 +43,12 @@ def create_app(context: Context) -> FastAPI:
 
     @app.get("/v1/task/{task_id}", summary="Get a task")
     async def get(task_id: str, request: Request) -> JSONResponse:
-        account_id = await account_of(request, context.accounts)
+        account_id = await account_of(request, context)
         return JSONResponse(envelope(await context.queue.get(account_id, task_id), picture_url))
 
     @app.delete("/v1/task/{task_id}", summary="Cancel a task, waiting or being drawn")
     async def cancel(task_id: str, request: Request) -> JSONResponse:
-        account_id = await account_of(request, context.accounts)
+        account_id = await account_of(request, context)
         task = await context.queue.cancel(account_id, task_id)
         if task.state is State.COMPLETED or (task.state is State.FAILED and task.error_code != CancelledByCaller.code):
             raise Refused(f"task {task_id} can't be canceled: it is {task.state} already")

@@ -1,5 +1,6 @@
 """Whatever comes in, the answer is a 4xx that says what is wrong; nothing is charged and the server draws on (G21)."""
 
+import gzip
 import io
 import json
 import socket
@@ -96,16 +97,20 @@ BODIES = [
     text("single quotes", b"{'model': 1}"),
     text("trailing comma", b'{"model": 1,}'),
     text("NaN", b'{"model": NaN}'),
+    text("infinity", b'{"model": Infinity}'),
     text("minus infinity", b'{"model": -Infinity}'),
     text("100,000 arrays within each other", b"[" * 100_000),
     text("100,000 objects within each other", b'{"a":' * 100_000),
     text("a lone surrogate", b'{"model": "\\ud800"}'),
     text("a lone surrogate as a name", b'{"\\udfff": 1}'),
+    text("two surrogates the wrong way round", b'{"model": "\\udc00\\ud800"}'),
+    text("a surrogate in bytes", b'{"model": "\xed\xa0\x80"}'),
     text("invalid UTF-8", b'{"model": "\xff\xfe"}'),
     text("UTF-16", json.dumps(body()).encode("utf-16")),
     text("a byte order mark", b"\xef\xbb\xbf{}"),
     text("a raw control character in a text", b'{"model": "a\x01b"}'),
     text("a number of 5,000 digits", b'{"model": ' + b"9" * 5000 + b"}"),
+    text("a compressed body", gzip.compress(json.dumps(body()).encode())),
     text("a form", b"model=Qubico%2Fflux1-schnell&task_type=txt2img"),
     text("an array for a body", b"[]", "body", "it must be a JSON object"),
     text("a text for a body", b'"model"', "body", "it must be a JSON object"),

@@ -64,6 +64,49 @@ def test_a_key_is_never_shown() -> None:
     assert settings.account.api_key.get_secret_value() == "canary"
 
 
+def test_a_request_may_come_by_our_own_names_unless_the_settings_say_which() -> None:
+    ours = {"localhost", "127.0.0.1", "[::1]"}
+    public = {"FLUXSERVE_PUBLIC_URL": "https://Pictures.example.com:8443/flux"}
+
+    assert config.load({}).server.host_names == ours
+    assert config.load({"FLUXSERVE_HOST": "fe80::7", **public}).server.host_names == {
+        *ours, "[fe80::7]", "pictures.example.com",
+    }  # fmt: skip
+    assert config.load({"FLUXSERVE_HOSTS": "Flux, [FE80::7]", **public}).server.host_names == {"flux", "[fe80::7]"}
+
+
+def test_any_address_is_a_name_of_ours_where_we_listen_everywhere_and_nothing_else_was_said() -> None:
+    everywhere = [config.load({"FLUXSERVE_HOST": host}).server.takes_any_address for host in ("0.0.0.0", "::")]
+
+    assert everywhere == [True, True]
+    assert not config.load({"FLUXSERVE_HOST": "192.168.1.7"}).server.takes_any_address
+    assert not config.load({"FLUXSERVE_HOST": "0.0.0.0", "FLUXSERVE_HOSTS": "flux"}).server.takes_any_address
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("hosts", "http://flux"),
+        ("hosts", "flux:8000"),
+        ("hosts", "flux,::1"),
+        ("hosts", "*.example.com"),
+        ("origins", "*"),
+        ("origins", "null"),
+        ("origins", "shop.example.com"),
+        ("origins", "https://shop.example.com/"),
+        ("origins", "https://Shop.example.com"),
+        ("origins", "https://*.example.com"),
+        ("origins", "https://shop.example.com,ftp://shop.example.com"),
+        ("public_url", "pictures.example.com"),
+        ("public_url", "https:///files"),
+        ("public_url", "http://["),
+    ],
+)
+def test_what_is_no_name_no_origin_or_no_address_is_refused(setting: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"server.{setting} = .* \(from FLUXSERVE_{setting.upper()}\)"):
+        config.load({f"FLUXSERVE_{setting.upper()}": value})
+
+
 def test_field_names_are_unique_so_that_each_has_one_variable() -> None:
     fields = [field for _, field in every_setting()]
 

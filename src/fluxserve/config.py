@@ -12,17 +12,22 @@ and a test holds it to that.
 """
 
 import os
+import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 PREFIX = "FLUXSERVE_"
 CONFIG_FILE = f"{PREFIX}CONFIG"
-EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+EVERYWHERE = ("0.0.0.0", "::")  # to listen there is to listen at every address of the machine
+ANY_NETWORK = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+HOST_NAME = re.compile(r"\*|[\w.-]+|\[[0-9a-f:.]+\]", re.IGNORECASE)
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 
 class Group(BaseModel):
@@ -37,6 +42,25 @@ class ServerSettings(Group):
     public_url: str | None = Field(
         None, description="The address that callers reach us at, for the links in answers. Unset: from host and port."
     )
+    hosts: str = Field(
+        "",
+        description='Names that requests may have in their Host header, by commas, without ports; "*" is any. Empty: '
+        "localhost, the host listened at and that of public_url; at 0.0.0.0 or :: also any IP address.",
+    )
+    origins: str = Field(
+        "",
+        description="Origins elsewhere whose web pages may call us, by commas: "
+        '"https://shop.example.com,http://localhost:3000". Empty: only our own pages.',
+    )
+    request_seconds: float = Field(
+        20.0,
+        gt=0,
+        description="Time that a request may take to arrive, a connection's first one counted from its opening.",
+    )
+    connections_of_one: int = Field(
+        256, ge=1, description="Connections that one client may have open. A proxy is one client for all of its own."
+    )
+    requests_per_minute: int = Field(6000, ge=0, description="Requests a minute with one key; then 429. 0: no limit.")
     data_dir: Path = Field(Path("data"), description="Where the database and the pictures live.")
     database_url: SecretStr | None = Field(
         None,
@@ -56,6 +80,49 @@ class ServerSettings(Group):
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."
     )
     largest_body: int = Field(32_000_000, ge=1000, description="Bytes of a request's body that are read at most.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+            raise ValueError("allowed is an address such as https://pictures.example.com")
+        return value
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_host_names(cls, value: str) -> str:
+        for name in _listed(value):
+            if not HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name} is not allowed; allowed is a name or an address without a port, or *")
+        return value
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in _listed(value):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin} is not allowed; allowed is http:// or https://, a name in small letters and perhaps a "
+                    "port, and nothing after it"
+                )
+        return value
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """What a request's Host header may name, in small letters."""
+        if names := _listed(self.hosts.lower()):
+            return frozenset(names)
+        ours = ("localhost", "127.0.0.1", "::1", self.host.lower(), urlsplit(self.public_url or "").hostname)
+        return frozenset(f"[{name}]" if ":" in name else name for name in ours if name)
+
+    @property
+    def takes_any_address(self) -> bool:
+        """Whether a request's Host header may name any IP address."""
+        return not _listed(self.hosts) and self.host in EVERYWHERE
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        return frozenset(_listed(self.origins))
 
 
 class AccountSettings(Group):
@@ -115,7 +182,7 @@ class WebhookSettings(Group):
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        return EVERYWHERE if self.webhook_allow_private else ()
+        return ANY_NETWORK if self.webhook_allow_private else ()
 
 
 class InputSettings(Group):
@@ -133,15 +200,15 @@ class InputSettings(Group):
     @field_validator("fetch_networks")
     @classmethod
     def _are_networks(cls, value: str) -> str:
-        for network in filter(None, value.split(",")):
-            ip_network(network.strip())
+        for network in _listed(value):
+            ip_network(network)
         return value
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         if self.fetch_allow_private:
-            return EVERYWHERE
-        return tuple(ip_network(network.strip()) for network in self.fetch_networks.split(",") if network.strip())
+            return ANY_NETWORK
+        return tuple(ip_network(network) for network in _listed(self.fetch_networks))
 
 
 class OutputSettings(Group):
@@ -260,3 +327,8 @@ def _explained(error: dict[str, Any], came_from: dict[tuple[str, str], str]) -> 
     source = came_from.get((place[0], place[1]), "") if len(place) > 1 else ""
     value = "" if "key" in place[-1] else f" = {error['input']!r}"
     return f"{'.'.join(place)}{value}{f' (from {source})' if source else ''}: {error['msg']}"
+
+
+def _listed(value: str) -> list[str]:
+    """The items of a list that is written with commas."""
+    return [item.strip() for item in value.split(",") if item.strip()]

@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Context, Inputs, create_app
+from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, Rates, create_app, refusal
 from fluxserve.api.dialects.piapi import webhook_body
-from fluxserve.config import EngineSettings, Settings
+from fluxserve.config import EVERYWHERE, EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, abilities
 from fluxserve.executors import LocalExecutor
@@ -38,7 +39,7 @@ from fluxserve.webhooks import Sender
 log = logging.getLogger(__name__)
 
 UPKEEP_EVERY = 5.0  # seconds
-REQUEST_SECONDS = 5  # that a stop leaves to a request under way, whose client may be slow or gone
+LAST_REQUESTS_SECONDS = 5  # that a stop leaves to a request under way, whose client may be slow or gone
 KEY_FILE = "first_key"
 
 
@@ -116,6 +117,9 @@ class Server:
                 outbox=outbox,
                 shelf=shelf,
                 inputs=inputs,
+                rates=Rates(settings.server.requests_per_minute),
+                hosts=Hosts(settings.server.host_names, settings.server.takes_any_address),
+                origins=settings.server.allowed_origins,
                 public_url=url,
                 largest_body=settings.server.largest_body,
                 abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
@@ -157,8 +161,15 @@ class Server:
             signals.give_all()
 
             self._announce(url, key)
+            rules = ArrivalRules(settings.server.request_seconds, settings.server.connections_of_one, refusal)
             config = uvicorn.Config(
-                app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=REQUEST_SECONDS
+                app,
+                http=partial(Arrival, rules),  # type: ignore[arg-type]  # it is called as a class would be
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=LAST_REQUESTS_SECONDS,
             )
             await self._serve_http(config, listener)
 
@@ -275,7 +286,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
+    if host in EVERYWHERE:
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

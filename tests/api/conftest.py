@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Connection, Engine
 
-from fluxserve.api import Context, Inputs, create_app
+from fluxserve.api import Context, Hosts, Inputs, Rates, create_app
 from fluxserve.domain.catalog import abilities
 from fluxserve.domain.task import Ending, Output, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Room, Shelf
@@ -23,6 +23,8 @@ from tests.postgresql import Postgres
 KEY = "the-key-of-the-tests"
 ADMIN_KEY = "the-admin-key-of-the-tests"
 PUBLIC_URL = "http://pictures.test"
+REQUESTS_PER_MINUTE = 300
+ORIGIN = "https://shop.test"  # of another server's pages that may call
 
 
 @pytest.fixture
@@ -129,6 +131,9 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
         "outbox": outbox,
         "shelf": shelf,
         "inputs": inputs,
+        "rates": Rates(REQUESTS_PER_MINUTE),
+        "hosts": Hosts(frozenset({"fluxserve.test"})),
+        "origins": frozenset({ORIGIN}),
         "public_url": PUBLIC_URL,
         "largest_body": 100_000,
         "abilities": abilities("flux1"),  # everything there is

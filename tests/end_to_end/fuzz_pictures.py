@@ -142,7 +142,7 @@ def with_checksums(data: bytes) -> bytes:
 def run(folder: Path, minutes: float, seed: int) -> Report:
     """Send for so many minutes; the server must be the same process at the end, and draw."""
     report = Report(seed)
-    with running(folder / "data") as server:
+    with running(folder / "data", FLUXSERVE_REQUESTS_PER_MINUTE="0") as server:
         assert server.process is not None
         first, seconds, began = server.process.pid, minutes * 60, time.monotonic()
         with ThreadPoolExecutor(SENDERS) as pool:

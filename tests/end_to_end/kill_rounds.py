@@ -147,7 +147,7 @@ class House:
 
 @contextmanager
 def _house(folder: Path, database: DatabaseName, servers: int) -> Iterator[House]:
-    usual = {"FLUXSERVE_MOST_STAGED": "16", "FLUXSERVE_THREADS": "1"}
+    usual = {"FLUXSERVE_MOST_STAGED": "16", "FLUXSERVE_THREADS": "1", "FLUXSERVE_REQUESTS_PER_MINUTE": "0"}
     with ExitStack() as stack:
         server_of_all = stack.enter_context(postgres()) if database == "postgresql" else None
         address = "" if server_of_all is None else server_of_all.fresh(template="template1")

@@ -1,6 +1,7 @@
 """The web application: health, pictures, and each dialect mounted at its own paths with its own error bodies."""
 
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -10,13 +11,23 @@ from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
 from fluxserve.api.describing import Refusal, refusals
 from fluxserve.api.dialects import piapi
-from fluxserve.domain.errors import FluxserveError, NotFound, Unavailable
+from fluxserve.api.perimeter import Gate
+from fluxserve.api.perimeter.gate import origin_of
+from fluxserve.domain.errors import FluxserveError, NotFound, TooSlow, Unavailable, WrongHost, WrongOrigin
 
 ABOUT = """FLUX image generation on your own machine. Each API that it speaks has pages of its own:
 
 * [PiAPI's task API](/api/docs), and [its account API](/account/docs)
 * [administration](/admin/docs)
 """
+PIAPI_PATHS = ("/api/", "/account/")
+STATUSES: dict[type[FluxserveError], int] = {
+    WrongOrigin: 403,
+    NotFound: 404,
+    TooSlow: 408,
+    WrongHost: 421,
+    FluxserveError: 503,
+}
 
 
 def create_app(context: Context) -> FastAPI:
@@ -25,6 +36,17 @@ def create_app(context: Context) -> FastAPI:
     app.mount("/account", piapi.create_account_app(context))
     app.mount("/admin", create_admin_app(context))
     app.include_router(files.router(context))
+    if context.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=context.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    # A request comes first to what was added last.
+    own_pages = origin_of(context.public_url)
+    app.add_middleware(Gate, hosts=context.hosts, origins=context.origins | {own_pages}, refusal=refusal)
 
     @app.get(
         "/healthz",
@@ -38,16 +60,23 @@ def create_app(context: Context) -> FastAPI:
         )
 
     @app.exception_handler(FluxserveError)
-    async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
-        if isinstance(error, Unavailable):
-            return JSONResponse({"error": error.message}, 503, headers={"Retry-After": str(error.retry_after)})
-        return JSONResponse({"error": error.message}, 404 if isinstance(error, NotFound) else 503)
+    async def refuse(request: Request, error: FluxserveError) -> Response:
+        return refusal(request.url.path, error)
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
         # A line break in a path keeps it from its mount; the answer is the dialect's all the same.
-        if request.url.path.startswith(("/api/", "/account/")):
+        if request.url.path.startswith(PIAPI_PATHS):
             return await piapi.no_route(request, error)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     return app
+
+
+def refusal(path: str, error: FluxserveError) -> Response:
+    """The answer to a request that came to no door, in the form of that which `path` leads to."""
+    if path.startswith(PIAPI_PATHS):
+        return piapi.refusal(error)
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+    return JSONResponse({"error": error.message}, status, headers)

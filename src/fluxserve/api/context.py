@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fluxserve.api.inputs import Inputs
+from fluxserve.api.perimeter import Hosts, Rates
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Outbox, Queue
 
@@ -12,13 +13,17 @@ from fluxserve.tasks import Accounts, Outbox, Queue
 class Context:
     """`lora_names`, `can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end.
 
-    `abilities` are those of the family that draws. `admin_key` opens /admin, which is closed without one."""
+    `abilities` are those of the family that draws. Requests come by one of `hosts`; `origins` are of pages elsewhere
+    that may call us. `admin_key` opens /admin, which is closed without one."""
 
     queue: Queue
     accounts: Accounts
     outbox: Outbox
     shelf: Shelf
     inputs: Inputs
+    rates: Rates
+    hosts: Hosts
+    origins: frozenset[str]
     public_url: str
     largest_body: int
     abilities: frozenset[str]

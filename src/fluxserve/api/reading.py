@@ -8,9 +8,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from fluxserve.api.context import Context
+from fluxserve.api.perimeter.clients import client_at
 from fluxserve.domain.errors import InvalidInput, TooLarge, Unauthorized
 from fluxserve.domain.task import Repeatable
-from fluxserve.tasks import Accounts, Caller
+from fluxserve.tasks import Caller
+from fluxserve.tasks.accounts import key_id
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -18,9 +21,18 @@ LONGEST_IDEMPOTENCY_KEY = 255
 LONGEST_DEADLINE_SECONDS = 30 * 86_400
 
 
-async def caller_of(request: Request, accounts: Accounts) -> Caller:
-    """Whose key came with the request. Raises `Unauthorized`."""
-    return await accounts.authenticate(key_of(request))
+async def caller_of(request: Request, context: Context) -> Caller:
+    """Whose key came with the request. Raises `Unauthorized` or `TooMany`."""
+    key = key_of(request)
+    client = client_at(request.client.host if request.client else "")
+    await context.rates.let_try(client)
+    try:
+        caller = await context.accounts.authenticate(key)
+    except Unauthorized:
+        await context.rates.count_wrong(client, key_id(key))
+        raise
+    await context.rates.count(caller.key_id)
+    return caller
 
 
 def key_of(request: Request) -> str:

@@ -3,13 +3,16 @@
     FluxserveError
     ├── Refused                 the caller can mend it; nothing was accepted or charged
     │   ├── InvalidInput        a field has a value that is not allowed
+    │   │   ├── WrongHost       the request came by a name that is not ours
+    │   │   └── WrongOrigin     a page of somebody else's asks for more than to look
     │   ├── Unauthorized        no key, or not one of ours
     │   ├── NotEnoughCredits    the price is more than the balance
     │   ├── NotFound            no such thing for this account
     │   ├── TooLarge            the body is larger than we read
+    │   ├── TooSlow             the request did not come to its end in time
     │   ├── KeyReused           an idempotency key came before, with another body
     │   └── TryLater            not just now, but in some seconds
-    │       ├── TooMany         the account's queue is full
+    │       ├── TooMany         the account's queue is full, or requests come too fast
     │       └── InFlight        the same request is being taken in already
     ├── Unavailable             we can't just now; try later. Whether it was done may be unknown
     │   └── NoRoom              the disk is nearly full; nothing was accepted or charged
@@ -52,6 +55,14 @@ class InvalidInput(Refused):
         return InvalidInput(f"{place}.{self.field}", self.value, self.allowed)
 
 
+class WrongHost(InvalidInput):
+    code = "wrong_host"
+
+
+class WrongOrigin(InvalidInput):
+    code = "wrong_origin"
+
+
 class Unauthorized(Refused):
     code = "unauthorized"
 
@@ -70,6 +81,10 @@ class NotFound(Refused):
 
 class TooLarge(Refused):
     code = "too_large"
+
+
+class TooSlow(Refused):
+    code = "too_slow"
 
 
 class KeyReused(Refused):

@@ -13,6 +13,6 @@ sub_app        how refusals and faults are answered
 from fluxserve.api.dialects.piapi.account import create_account_app
 from fluxserve.api.dialects.piapi.answers import ERROR_CODES, webhook_body
 from fluxserve.api.dialects.piapi.door import create_app
-from fluxserve.api.dialects.piapi.sub_app import no_route
+from fluxserve.api.dialects.piapi.sub_app import no_route, refusal
 
-__all__ = ["ERROR_CODES", "create_account_app", "create_app", "no_route", "webhook_body"]
+__all__ = ["ERROR_CODES", "create_account_app", "create_app", "no_route", "refusal", "webhook_body"]

@@ -28,13 +28,13 @@ def create_account_app(context: Context) -> FastAPI:
 
     @app.get("/info", summary="The account, and what it can still spend")
     async def info(request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         account = await context.accounts.get(caller.account_id)
         return JSONResponse({"code": 200, "data": _account_data(account), "message": "success"})
 
     @app.get("/active_tasks", summary="The tasks that have not ended")
     async def active_tasks(request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         tasks = await context.queue.open_tasks(caller.account_id)
         counts = {
             f"{state}_count": sum(task.state is state for task in tasks)
@@ -53,7 +53,7 @@ def history_routes(app: FastAPI, context: Context, picture_url: Callable[[Output
         openapi_extra=query_of(HistoryQuery),
     )
     async def histories(request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         query = checked(HistoryQuery, query_values(request))
         sought = Sought(query.model and query.model.removeprefix(VENDOR), query.start_time, query.end_time)
         page = await context.queue.history(caller.account_id, sought, query.page, query.page_size)

@@ -22,9 +22,12 @@ from fluxserve.domain.errors import (
     Refused,
     TaskFailed,
     TooLarge,
+    TooSlow,
     TryLater,
     Unauthorized,
     Unavailable,
+    WrongHost,
+    WrongOrigin,
 )
 from fluxserve.domain.task import Output, State, Task
 
@@ -35,10 +38,13 @@ STATUSES: dict[type[FluxserveError], int] = {
     InvalidInput: 400,
     Unauthorized: 401,
     NotEnoughCredits: 402,
+    WrongOrigin: 403,
     NotFound: 404,
+    TooSlow: 408,
     TooLarge: 413,
-    KeyReused: 422,
     InFlight: 409,
+    WrongHost: 421,
+    KeyReused: 422,
     TryLater: 429,
     Refused: 400,
     Unavailable: 503,

@@ -14,12 +14,12 @@ from fluxserve.tasks import DeliveryLog
 def delivery_routes(app: FastAPI, context: Context) -> None:
     @app.get("/v1/task/{task_id}/webhook", summary="Every attempt to send a task's webhook")
     async def log(task_id: str, request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         return JSONResponse(_answer(await context.outbox.log(caller.account_id, task_id)))
 
     @app.post("/v1/task/{task_id}/webhook", summary="Send a task's webhook again, at once")
     async def resend(task_id: str, request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         return JSONResponse(_answer(await context.outbox.resend(caller.account_id, task_id)))
 
 

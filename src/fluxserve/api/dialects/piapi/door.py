@@ -98,7 +98,7 @@ def create_app(context: Context) -> FastAPI:
         "/v1/task", summary="Create a task", responses=CREATE_RESPONSES, openapi_extra=_described(context.abilities)
     )
     async def create(request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         values, deadline = await read_body(request, context.largest_body), deadline_of(request)
         repeatable = repeatable_of(request, values)
         with in_hand.taking(caller.account_id, repeatable):
@@ -131,7 +131,7 @@ def create_app(context: Context) -> FastAPI:
 
     @app.get("/v1/task/{task_id}", summary="Get a task")
     async def get(task_id: str, request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         return JSONResponse(envelope(await context.queue.get(caller.account_id, task_id), picture_url))
 
     @app.get(
@@ -142,12 +142,12 @@ def create_app(context: Context) -> FastAPI:
         openapi_extra=headers(Last_Event_ID={"type": "string", "description": "the id of the last event heard"}),
     )
     async def events(task_id: str, request: Request) -> Response:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         return await follow(context, caller.account_id, task_id, request.headers.get("last-event-id", ""), picture_url)
 
     @app.delete("/v1/task/{task_id}", summary="Cancel a task, waiting or being drawn")
     async def cancel(task_id: str, request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         task = await context.queue.cancel(caller.account_id, task_id)
         if task.state is State.COMPLETED or (task.state is State.FAILED and task.error_code != CancelledByCaller.code):
             raise Refused(f"task {task_id} can't be canceled: it is {task.state} already")
@@ -157,7 +157,7 @@ def create_app(context: Context) -> FastAPI:
         "/v1/tasks", summary="Cancel all tasks that have not ended, or some", openapi_extra=query_of(CancelQuery)
     )
     async def cancel_all(request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         query = checked(CancelQuery, query_values(request))
         sought = Sought(model=query.model and query.model.removeprefix(VENDOR), before=query.created_before)
         count = len(await context.queue.cancel_all(caller.account_id, sought))
@@ -165,7 +165,7 @@ def create_app(context: Context) -> FastAPI:
 
     @app.post("/ephemeral_resource", summary="Upload a picture, for a day", openapi_extra=body_of(Upload))
     async def upload(request: Request) -> JSONResponse:
-        caller = await caller_of(request, context.accounts)
+        caller = await caller_of(request, context)
         upload = checked(Upload, await read_body(request, context.largest_body))
         picture = await context.inputs.take_sent(caller.account_id, "file_data", upload.file_data, LARGEST_UPLOAD)
         upload_id = secrets.token_hex(16)

@@ -27,9 +27,7 @@ def sub_app(title: str, about: str) -> FastAPI:
 
     @app.exception_handler(FluxserveError)
     async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
-        status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, (TryLater, Unavailable)) else {}
-        return _refusal(status, error.message, headers)
+        return refusal(error)
 
     app.add_exception_handler(HTTPException, no_route)  # type: ignore[arg-type]
 
@@ -38,6 +36,13 @@ def sub_app(title: str, about: str) -> FastAPI:
         return _refusal(500, "the server has a fault; it is in its log", {})
 
     return app
+
+
+def refusal(error: FluxserveError) -> JSONResponse:
+    """The answer that tells `error`."""
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, (TryLater, Unavailable)) else {}
+    return _refusal(status, error.message, headers)
 
 
 async def no_route(request: Request, error: HTTPException) -> JSONResponse:

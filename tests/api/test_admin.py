@@ -139,10 +139,10 @@ async def test_the_audit_says_what_does_not_hold(door: Door, operator: httpx.Asy
 
 @pytest.mark.parametrize("key", [None, KEY, ADMIN_KEY + "x", ADMIN_KEY[:-1], "é"], ids=ascii)
 async def test_no_other_key_opens_any_of_its_routes(door: Door, key: str | None) -> None:
-    headers = {} if key is None else {"X-API-Key": key.encode("latin-1")}
+    headers = {} if key is None else {b"X-API-Key": key.encode("latin-1")}
     async with door.client_with(None) as client:
         for method, path in await routes(door, "/admin"):
-            answer = await client.request(method, path, json={"name": "x"}, headers=headers)  # type: ignore[arg-type]
+            answer = await client.request(method, path, json={"name": "x"}, headers=headers)
             assert (method, path, answer.status_code) == (method, path, 401)
             assert answer.json().keys() == {"error"}
     assert len(await door.accounts.all()) == 1

@@ -57,6 +57,19 @@ async def test_a_task_that_was_staged_or_has_failed_is_told_as_it_was_at_first(d
     assert (await door.client.post(CREATE, json=cat(), headers=KEY)).content == first.content
 
 
+async def test_a_picture_that_is_gone_meanwhile_does_not_matter(door: Door) -> None:
+    door.shelf.put("aa.png", png())
+    await door.end(await door.create(), Completed((picture("a"),)))
+    body = bear(f"http://pictures.test/files/{'a' * 32}.png")
+    first = await door.client.post(CREATE, json=body, headers=KEY)
+    assert first.status_code == 200
+
+    door.shelf.delete("aa.png")
+
+    assert (await door.client.post(CREATE, json=body)).status_code == 400
+    assert (await door.client.post(CREATE, json=body, headers=KEY)).content == first.content
+
+
 async def test_without_a_key_the_same_request_is_another_task(door: Door) -> None:
     assert await door.create() != await door.create()
 
@@ -111,7 +124,7 @@ async def test_what_was_refused_is_not_remembered(door: Door) -> None:
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "a\tb", "ü"])
 async def test_a_bad_key_is_refused_by_name_value_and_what_is_allowed(door: Door, key: str) -> None:
-    answer = await door.client.post(CREATE, json=cat(), headers={"Idempotency-Key": key.encode("latin-1")})  # type: ignore[dict-item]
+    answer = await door.client.post(CREATE, json=cat(), headers={b"Idempotency-Key": key.encode("latin-1")})
 
     assert answer.status_code == 400
     assert answer.json()["message"].startswith(f"Idempotency-Key: {ascii(key)[:70]}")

@@ -1,9 +1,6 @@
 """The command line on the database of a server that runs, SQLite and PostgreSQL: what it does is heeded at once."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +9,9 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from typer.testing import CliRunner, Result
 
+from fluxserve.cli import app
 from tests.end_to_end.serving import Server, body, finished, running
 from tests.postgresql import Postgres
 
@@ -24,20 +23,14 @@ class House:
     server: Server
     environment: dict[str, str]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "fluxserve", *arguments],
-            env={**os.environ, "COLUMNS": "200", **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    def run(self, *arguments: str) -> Result:
+        """In this process: to start one takes most of the time that a command does, and `test_cli` has done it."""
+        return CliRunner().invoke(app, arguments, env=self.environment)
 
     def tell(self, *arguments: str) -> Any:
         """What a command that succeeds prints."""
         result = self.run(*arguments)
-        assert (result.returncode, result.stderr) == (0, "")
+        assert (result.exit_code, result.stderr) == (0, "")
         return json.loads(result.stdout)
 
     def client(self, key: str) -> httpx.Client:
@@ -108,4 +101,4 @@ def test_a_webhook_is_looked_up_and_sent_again(house: House) -> None:
 def test_the_audit_of_a_server_that_runs_finds_nothing(house: House) -> None:
     result = house.run("audit")
 
-    assert (result.returncode, result.stdout, result.stderr) == (0, "all is well\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "all is well\n", "")

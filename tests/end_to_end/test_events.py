@@ -31,7 +31,7 @@ def events(client: httpx.Client, task_id: str, last: int | None) -> Iterator[tup
 
 def test_a_task_is_followed_over_the_death_of_its_server(tmp_path: Path) -> None:
     with running(tmp_path / "data", FLUXSERVE_THREADS="1") as server, server.client() as client:
-        sent = body(steps=10, batch_size=4, width=1024, height=1024)
+        sent = body(steps=10, batch_size=4, width=512, height=512)
         task_id = client.post("/api/v1/task", json=sent).json()["data"]["task_id"]
         heard = []
         for event in events(client, task_id, None):
@@ -41,7 +41,7 @@ def test_a_task_is_followed_over_the_death_of_its_server(tmp_path: Path) -> None
         assert "completed" not in {name for _, name, _ in heard}
 
         server.start()
-        server.wait_until("/healthz")
+        server.wait_until("/api/docs")
         with server.client() as again:
             heard += events(again, task_id, heard[-1][0])
             status = again.get(

@@ -856,8 +856,8 @@ class World:
         for done in acting:
             await done
         self._calm_down()
-        await self._ends(lambda task: task.pool == PUBLIC or self._is_served(task.pool), LONGEST_RECOVERY)
-        self.offset += 2 * DAY  # a private task that nobody draws ends by its deadline
+        await self._ends(self._can_be_drawn, LONGEST_RECOVERY)
+        self.offset += 2 * DAY  # what can't be ends by its deadline
         await self._ends(lambda _task: True, LONGEST_RECOVERY)
         self.laws.at_the_end(self._accepted)
 
@@ -876,8 +876,13 @@ class World:
             await asyncio.sleep(0.5)
             self._look_up()
 
-    def _is_served(self, pool: str) -> bool:
-        return any(pool == self.account_ids[own] for pools in self.plan.pools for own in pools if own is not None)
+    def _can_be_drawn(self, task: Known) -> bool:
+        """Its pool has workers; and if it is staged, so has that of each task that may keep it so."""
+        keeping = [task]
+        if task.state == State.STAGED:
+            keeping = [other for other in self.laws.open() if other.account_id == task.account_id]
+        drawn = {self.account_ids[own] for pools in self.plan.pools for own in pools if own is not None} | {PUBLIC}
+        return all(other.pool in drawn for other in keeping)
 
     def _look_up(self) -> None:
         if self.broken:

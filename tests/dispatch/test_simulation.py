@@ -19,7 +19,7 @@ from fluxserve.tasks.schema import tasks
 from tests.dispatch import simulation
 from tests.dispatch.simulation import Report
 
-ENOUGH = 100  # histories in which each fault below is noticed
+ENOUGH = 100  # histories, from the given first, in which each fault below is noticed
 
 
 def check(report: Report) -> None:
@@ -101,11 +101,11 @@ async def record_once(self: Dispatcher, report: WorkerReport) -> None:
     [
         (dispatcher, "place", first_come_first_served, "its account's first, began after|was given", 0),
         (dispatcher, "place", anywhere, "was handed to a worker of", 0),
-        (verbs, "_turn", turn_of_any_pool, "began after|was given", 0),
+        (verbs, "_turn", turn_of_any_pool, "began after|was given", 400),
         (verbs, "_move", move_without_guard, "went on from|processing to processing|never changes", 0),
-        (verbs, "_is_held", held_by_anyone, "was completed with|while its lease ran", 250),
+        (verbs, "_is_held", held_by_anyone, "was completed with|while its lease ran", 200),
         (verbs, "rescue", rescue_ignoring_leases, "while its lease ran|though nothing had happened", 0),
-        (verbs, "shorten_leases", lambda *_arguments: None, "is still processing", 0),
+        (verbs, "shorten_leases", lambda *_arguments: None, "is still processing", 1100),
         (verbs, "_has_room", lambda *_arguments: True, "no account runs more than it may", 0),
         (Dispatcher, "_record", record_once, "is still processing", 0),
     ],

@@ -338,13 +338,13 @@ def expire(connection: Connection, now: float, most: int) -> list[Task]:
 
 
 def shorten_leases(connection: Connection, now: float, lease_seconds: float) -> None:
-    """None runs longer than if it were given now. One that would was given before the clock was set back, and if its
-    server has died since, it would hold its task for as long as the clock was set back by."""
-    longest = now + lease_seconds
+    """One that has more than twice its time left was given before the clock was set back. If its server has died since,
+    it would hold its task for as long as the clock was set back by.
+    """
     connection.execute(
         update(tasks)
-        .where(tasks.c.state == State.PROCESSING, tasks.c.lease_until > longest)
-        .values(lease_until=longest)
+        .where(tasks.c.state == State.PROCESSING, tasks.c.lease_until > now + 2 * lease_seconds)
+        .values(lease_until=now + lease_seconds)
     )
 
 

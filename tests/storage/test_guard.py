@@ -146,6 +146,28 @@ async def test_names_that_are_long_in_coming_hold_no_other_up(monkeypatch: pytes
     assert [str(outcome) for outcome in outcomes[1:]] == ["no such name"] * 49
 
 
+async def test_a_connection_whose_handshake_is_broken_off_is_closed() -> None:
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    async def never_shake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        begun.set()
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(never_shake, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    pool = httpcore2.AsyncConnectionPool(network_backend=GuardedBackend([ip_network("127.0.0.1/32")]))
+    async with server, pool:
+        asking = asyncio.create_task(pool.request("GET", url))
+        await begun.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.wait_for(closed.wait(), 30)
+
+
 @pytest.mark.parametrize("port", [22, 25, 6379, 8080])
 async def test_only_the_webs_ports_are_reached(port: int) -> None:
     backend = Recording([["93.184.215.14"]])

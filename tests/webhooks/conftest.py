@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from fluxserve.domain.task import Errored, Submission, Task, Webhook
 from fluxserve.storage import GuardedBackend
 from fluxserve.tasks import Accounts, Database, DeliveryLog, Held, Outbox, Queue, Rules
+from fluxserve.tasks.signals import POST
 from fluxserve.webhooks import Sender
 from tests.tasks.conftest import PICTURE, anyio_backend, engine
 
@@ -32,8 +33,11 @@ class Post:
     def __init__(self, engine: Engine, database: Database, account_id: str) -> None:
         self.engine = engine
         self.queue = Queue(database, Rules())
-        self.outbox = Outbox(database, self.queue.signals)
+        self.outbox = Outbox(
+            database, self.queue.signals, clock=lambda connection: database.now(connection) + self._ahead
+        )
         self._account_id = account_id
+        self._ahead = 0.0
 
     async def ended(self, url: str, secret: str = "") -> str:
         """The id of a task that has just failed, and whose caller wants to hear of it."""
@@ -53,6 +57,11 @@ class Post:
         while (log := await self.log(task_id)).next_at is not None:
             await asyncio.sleep(0.01)
         return log
+
+    def pass_time(self, seconds: float) -> None:
+        """For the outbox: leases end and gaps pass."""
+        self._ahead += seconds
+        self.queue.signals.give(POST)
 
     @asynccontextmanager
     async def sending(
@@ -85,7 +94,7 @@ async def post(engine: Engine) -> AsyncIterator[Post]:
     database.close()
 
 
-async def until(happened: Callable[[], object], seconds: float = 10.0) -> float:
+async def until(happened: Callable[[], object], seconds: float = 60.0) -> float:
     """Wait for something. Returns how long it took."""
     began = time.monotonic()
     while not happened():

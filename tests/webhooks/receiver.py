@@ -75,12 +75,12 @@ class Receiver:
 async def receiving(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     """Good, if no answers are given."""
     receiver = Receiver(list(answers) or [OK], scheme="https" if tls else "http")
-    serving: set[asyncio.Task[None]] = set()
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(receiver.serve(reader, writer))
-        serving.add(task)
-        task.add_done_callback(serving.discard)
+        serving[task] = writer
+        task.add_done_callback(serving.pop)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
@@ -88,9 +88,11 @@ async def receiving(*answers: Answer, tls: ssl.SSLContext | None = None) -> Asyn
         yield receiver
     finally:
         server.close()
-        for task in serving:
+        left = dict(serving)
+        for task, writer in left.items():
             task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+            writer.close()  # here too: a task that had not begun does not
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 # ---------------------------------------------------------------- bad manners

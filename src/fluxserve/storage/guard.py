@@ -7,6 +7,7 @@ two parsers can read one string in two ways. TLS still verifies the name.
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
@@ -102,7 +103,9 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         failure = httpcore2.ConnectError(f"{host} has no address")
         for address in addresses:  # a host may have one of IPv6, and this machine none
             try:
-                return await self._plain.connect_tcp(str(address), port, timeout, local_address, socket_options)
+                return _Stream(
+                    await self._plain.connect_tcp(str(address), port, timeout, local_address, socket_options)
+                )
             except httpcore2.ConnectError as error:
                 failure = error
         raise failure
@@ -114,3 +117,34 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake is broken off: httpcore leaves it open."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's own signature
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._stream.aclose()
+            raise
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -22,7 +22,6 @@ MOST = 512  # webhooks under way at once
 MOST_OF_ONE = 8  # to one scheme, host and port; fewer when many are under way
 MOST_READ = 4096  # bytes of an answer's body
 READ_SECONDS = 1.0  # that we wait for its end
-CONNECT_PART = 0.3  # of an attempt's time: for the name, for the connection, for TLS
 LEASE_EXTRA_SECONDS = 15.0  # beyond an attempt's own time, until another sender may take its webhook
 LOOK_SECONDS = 2.0  # without a signal
 TRY_AGAIN_SECONDS = 1.0
@@ -50,7 +49,6 @@ class Sender:
         self._render = render
         self._gaps = tuple(gaps)
         self._seconds = seconds
-        self._timeouts = {"timeout": {"connect": seconds * CONNECT_PART}}
         self._pool = httpcore2.AsyncConnectionPool(
             network_backend=backend, max_connections=MOST, max_keepalive_connections=MOST // 8, keepalive_expiry=5.0
         )
@@ -152,9 +150,7 @@ class Sender:
         try:
             async with (
                 asyncio.timeout(self._seconds) as limit,
-                self._pool.stream(
-                    "POST", raw(url), headers=list(headers.items()), content=body, extensions=self._timeouts
-                ) as response,
+                self._pool.stream("POST", raw(url), headers=list(headers.items()), content=body) as response,
             ):
                 status = response.status
                 limit.reschedule(asyncio.get_running_loop().time() + READ_SECONDS)

@@ -47,7 +47,7 @@ START_SECONDS = 300.0
 FINISH_SECONDS = 300.0
 REFUSED_SECONDS = 0.5  # until a writer that was told to wait asks again: sooner than it was told, but not at once
 HURRY_SECONDS = 0.1  # before a kill
-LEASE_SECONDS = "10"  # where several servers may share a database: what a dead one held waits for it to run out
+LEASE_SECONDS = "5"  # where several servers may share a database: what a dead one held waits for it to run out
 
 DatabaseName = Literal["sqlite", "postgresql"]
 Victim = Literal["server", "worker", "database", "database restarted"]

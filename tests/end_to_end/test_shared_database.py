@@ -1,6 +1,7 @@
 """Real servers on one PostgreSQL: how they start together, and what becomes of them when it is gone (G1, G12, G16)."""
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def address(database: Postgres) -> str:
 def two(address: str, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     """Started together on an empty database, without a key in their settings."""
     both = (
-        on(address, tmp_path, "one", FLUXSERVE_API_KEY=""),
-        on(address, tmp_path, "two", FLUXSERVE_API_KEY=""),
+        on(address, tmp_path, "one", FLUXSERVE_API_KEY="", FLUXSERVE_STOP_SECONDS="1"),
+        on(address, tmp_path, "two", FLUXSERVE_API_KEY="", FLUXSERVE_STOP_SECONDS="1"),
     )
     for server in both:
         server.start()
@@ -94,7 +95,9 @@ def test_servers_on_one_database_share_its_account_its_queue_and_its_fate(
 
         database.stop_at_once()
         for server in two:
-            assert server.stop() == 0
+            assert server.process is not None
+            server.process.send_signal(signal.SIGTERM)
+        assert [server.process.wait(60) for server in two if server.process is not None] == [0, 0]
         database.start_again()
 
 

@@ -101,7 +101,7 @@ def test_a_database_that_cant_be_reached_is_told_in_one_line(tmp_path: Path) -> 
     )
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("fluxserve: the database can't be reached")
+    assert result.stderr.startswith("fluxserve: the database can't be used")
     assert "Traceback" not in result.stderr
 
 

@@ -89,7 +89,7 @@ class Reader:
 @asynccontextmanager
 async def following(door: Door, task_id: str, last_event_id: str | None = None) -> AsyncIterator[Reader]:
     reader = Reader()
-    headers = [(b"x-api-key", KEY.encode())]
+    headers = [(b"host", b"fluxserve.test"), (b"x-api-key", KEY.encode())]
     if last_event_id is not None:
         headers.append((b"last-event-id", last_event_id.encode()))
     scope = {

@@ -40,7 +40,8 @@ from fluxserve.tasks.audit import audit
 SECTOR = 512
 NAME = "fluxserve.sqlite"
 START = 1_000_000.0  # the time at which a history begins
-FILL_UP = 90  # submits that bring a WAL close to the thousand pages at which SQLite checkpoints it
+WAL = f"{NAME}-wal"
+NEARLY_FULL = 900 * 4120  # bytes: SQLite checkpoints a WAL of a thousand pages
 
 
 # ---------------------------------------------------------------- what is written down
@@ -233,7 +234,9 @@ def record(folder: Path, seed: int, synchronous: str, *, until_checkpoint: bool)
     log: list[Step] = []
     live = _Live(folder / NAME, log, synchronous, chance)
     if until_checkpoint:
-        for _ in range(FILL_UP):
+        while (
+            max((step.offset for step in log if isinstance(step, Write) and step.file == WAL), default=0) < NEARLY_FULL
+        ):
             live.submit(1)
     first = len(log) if until_checkpoint else 0
     for _ in range(40):

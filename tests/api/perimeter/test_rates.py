@@ -3,20 +3,24 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from limits.aio.storage import MemoryStorage
+from sqlalchemy import Engine
 
 from fluxserve.api.perimeter import Rates
 from fluxserve.api.perimeter.clients import client_at
 from fluxserve.api.perimeter.rates import WRONG_KEYS_PER_MINUTE
 from fluxserve.domain.errors import TooMany
-from tests.api.conftest import KEY, REQUESTS_PER_MINUTE, Door, cat
+from tests.api.conftest import KEY, Door, cat, open_door
 
 pytestmark = pytest.mark.anyio
 
 CREATE = "/api/v1/task"
 UNKNOWN = f"{CREATE}/00000000-0000-4000-8000-000000000000"
+REQUESTS_PER_MINUTE = 300
 NOON = 1_800_000_000.0  # or any other whole minute
 
 
@@ -31,6 +35,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "time", lambda: clock.now)
     return clock
+
+
+@pytest.fixture
+async def door(sqlite: Engine, tmp_path: Path) -> AsyncIterator[Door]:
+    async with open_door(sqlite, tmp_path, rates=Rates(REQUESTS_PER_MINUTE)) as door:
+        yield door
 
 
 async def statuses(door: Door, count: int, key: str = "") -> list[int]:

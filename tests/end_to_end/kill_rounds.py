@@ -104,8 +104,14 @@ class Report:
                 f"pictures fetched {self.pictures}",
                 f"lost {len(self.lost)}, doubled {len(self.doubled)}, other faults {len(self.faults)}",
                 f"kill to next finished task: {_spread(self.recovery_seconds)}",
-                f"PostgreSQL's start to its first answer: {_spread(self.database_seconds)}",
-                f"from then to the next accepted task: {_spread(self.serving_seconds)}",
+                *(
+                    (
+                        f"PostgreSQL's start to its first answer: {_spread(self.database_seconds)}",
+                        f"from then to the next accepted task: {_spread(self.serving_seconds)}",
+                    )
+                    if self.database_seconds
+                    else ()
+                ),
                 f"server's kill to its workers' end: {_spread(self.orphan_seconds)}",
                 *self.faults,
             )

@@ -585,6 +585,7 @@ class Known:
     pool: str
     work: int
     came_at: float
+    came_at_wall: float
     state: str
     attempt: int = 0
     holder: Server | None = None
@@ -614,7 +615,7 @@ class Laws:
         for move in tables.moves:
             if move.before is None:
                 task = Known(
-                    move.number, move.id, move.account_id, move.pool, move.work, world.loop.now, state=move.after
+                    move.number, move.id, move.account_id, move.pool, move.work, world.loop.now, world.wall, move.after
                 )
                 self.tasks[move.id] = task
                 came.append(task)
@@ -798,7 +799,7 @@ class World:
         self.servers: list[Server] = []
         self._accepted: set[str] = set()
         self._fetched = 0
-        self._keys: dict[tuple[str, str], tuple[str, float]] = {}
+        self._keys: dict[str, str] = {}  # the task that each key made first
 
     @property
     def wall(self) -> float:
@@ -941,9 +942,9 @@ class World:
                 return
             self._accepted.add(task.id)
             if repeatable:
-                first_id, at = self._keys.setdefault((account_id, key), (task.id, self.wall))
-                if task.id != first_id and self.wall - at < KEPT_SECONDS - 2 * LEASE:
-                    self.breaks(f"one key made {self.laws.tasks[first_id]} and {self.laws.tasks[task.id]}")
+                now, before = self.laws.tasks[task.id], self.laws.tasks[self._keys.setdefault(key, task.id)]
+                if now is not before and now.came_at_wall - before.came_at_wall < KEPT_SECONDS:
+                    self.breaks(f"one key made {before} and {now}")
             await asyncio.sleep(self.chance.uniform(0, 3))
 
     async def _cancel(self, account_id: str, which: float, is_all: bool) -> None:

@@ -596,6 +596,11 @@ class Known:
         return f"task {self.number}"
 
 
+OVER_ITS_LIMIT = """
+    SELECT a.id FROM accounts a JOIN tasks t ON t.account_id = a.id AND t.state IN ('pending', 'processing')
+    GROUP BY a.id, a.max_concurrent HAVING COUNT(*) > a.max_concurrent"""
+
+
 class Laws:
     """What must hold, asked of each move and each commit. Raises `Broken` through the world."""
 
@@ -625,6 +630,8 @@ class Laws:
             world.tell(f"{self.tasks[move.id]}", move.before or "", move.after, move.attempt)
         for finding in tables.audit():
             self._demand(False, f"not true: {finding}")
+        # The audit can't ask this, for a limit may be lowered; here none is.
+        self._demand(not tables.rows(OVER_ITS_LIMIT), "an account has more tasks waiting and running than it may")
         if self._turns:
             for move in tables.moves:
                 self._turns.follow(self.tasks[move.id], move)
@@ -799,7 +806,7 @@ class World:
         self.servers: list[Server] = []
         self._accepted: set[str] = set()
         self._fetched = 0
-        self._keys: dict[str, str] = {}  # the task that each key made first
+        self._keys: dict[tuple[str, str], str] = {}  # the task that each account's key made first
 
     @property
     def wall(self) -> float:
@@ -942,7 +949,8 @@ class World:
                 return
             self._accepted.add(task.id)
             if repeatable:
-                now, before = self.laws.tasks[task.id], self.laws.tasks[self._keys.setdefault(key, task.id)]
+                first = self._keys.setdefault((account_id, key), task.id)
+                now, before = self.laws.tasks[task.id], self.laws.tasks[first]
                 if now is not before and now.came_at_wall - before.came_at_wall < KEPT_SECONDS:
                     self.breaks(f"one key made {before} and {now}")
             await asyncio.sleep(self.chance.uniform(0, 3))

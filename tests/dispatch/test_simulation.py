@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from fluxserve.dispatch import Dispatcher, dispatcher
 from fluxserve.domain.errors import Unavailable
@@ -69,8 +69,7 @@ def anywhere(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Wa
 
 
 def move_without_guard(connection: Connection, move: Move, where: ColumnElement[bool], **values: Any) -> bool:
-    guard = tasks.c.state.in_(MOVES[move][0]) if move is not Move.CLAIM else tasks.c.state != State.COMPLETED
-    changed = connection.execute(update(tasks).where(where, guard).values(state=MOVES[move][1], **values))
+    changed = connection.execute(update(tasks).where(where).values(state=MOVES[move][1], **values))
     return bool(changed.rowcount)
 
 
@@ -78,8 +77,18 @@ def held_by_anyone(held: Held) -> ColumnElement[bool]:
     return (tasks.c.id == held.task_id) & (tasks.c.state == State.PROCESSING)
 
 
-def turn_of_any_pool(connection: Connection, task_id: str) -> int:
-    served: int = connection.execute(verbs._STANDING, {"of_task": task_id}).one().served
+def claim_of_what_is_claimed(*arguments: Any, claim: Any = verbs.claim) -> Any:
+    def locked(connection: Connection, where: Any) -> Any:
+        (by_id, _) = where.clauses
+        return connection.execute(select(tasks).where(by_id, tasks.c.ended_at.is_(None))).one_or_none()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verbs, "_locked", locked)
+        patch.setattr(verbs, "_move", move_without_guard)
+        return claim(*arguments)
+
+
+def turn_of_any_pool(connection: Connection, served: int, _pool: str) -> int:
     last: int = connection.execute(verbs._LAST_TURN).scalar_one()
     return max(served, last)
 
@@ -102,11 +111,11 @@ async def record_once(self: Dispatcher, report: WorkerReport) -> None:
         (dispatcher, "place", first_come_first_served, "its account's first, began after|was given", 0),
         (dispatcher, "place", anywhere, "was handed to a worker of", 0),
         (verbs, "_turn", turn_of_any_pool, "began after|was given", 400),
-        (verbs, "_move", move_without_guard, "went on from|processing to processing|never changes", 0),
+        (verbs, "claim", claim_of_what_is_claimed, "went on from|processing to processing|never changes", 0),
         (verbs, "_is_held", held_by_anyone, "was completed with|while its lease ran", 200),
         (verbs, "rescue", rescue_ignoring_leases, "while its lease ran|though nothing had happened", 0),
         (verbs, "shorten_leases", lambda *_arguments: None, "is still processing", 1100),
-        (verbs, "_has_room", lambda *_arguments: True, "no account runs more than it may", 0),
+        (verbs, "_has_room", lambda *_arguments: True, "more tasks waiting and running than it may", 0),
         (Dispatcher, "_record", record_once, "is still processing", 0),
     ],
     ids=[

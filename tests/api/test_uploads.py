@@ -1,5 +1,6 @@
 """Pictures that are uploaded for a day, to be asked for by their address."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 from fluxserve.api.dialects.piapi.door import LARGEST_UPLOAD
 from fluxserve.dispatch import Upkeep
 from fluxserve.domain.generation import ImageToImage
+from fluxserve.domain.task import Repeatable
 from tests.api.conftest import PUBLIC_URL, Door, open_door
 
 pytestmark = pytest.mark.anyio
@@ -193,3 +195,24 @@ async def test_nothing_is_uploaded_without_a_key(door: Door) -> None:
 
     assert answer.status_code == 401
     assert await door.queue.kept_keys() == set()
+
+
+async def test_an_upload_that_is_sent_again_is_one_and_another_body_is_refused(door: Door) -> None:
+    key, body = {"Idempotency-Key": "once"}, {"file_name": "x.png", "file_data": in_base64(picture())}
+    first = await door.client.post(UPLOAD, json=body, headers=key)
+    again = await door.client.post(UPLOAD, json=body, headers=key)
+    other = await door.client.post(UPLOAD, json={**body, "file_name": "y.png"}, headers=key)
+    task = await door.client.post("/api/v1/task", json=over("/files/x.png"), headers=key)
+
+    assert (first.status_code, again.content) == (200, first.content)
+    assert (other.status_code, task.status_code) == (422, 422)
+    assert len(await door.queue.kept_keys()) == 1
+
+
+async def test_of_twins_that_come_to_the_queue_together_one_makes_the_upload(each_door: Door) -> None:
+    door, repeatable = each_door, Repeatable("once", bytes(32))
+    upload_ids = await asyncio.gather(
+        *(door.queue.add_upload(door.account_id, f"{n:032}", f"{n:032}.png", 60, repeatable) for n in range(5))
+    )
+
+    assert len(set(upload_ids)) == 1

@@ -202,15 +202,15 @@ MUTANTS = (
     # ---- idempotency and keys
     Mutant(
         "a repeat with another body is taken for the first",
-        "repeats.made_before",
+        "repeats._first",
         "row.body_hash != repeatable.body_hash",
         "False",
         seed=3,
     ),
-    Mutant("a key is every account's", "repeats.made_before", "idempotency_keys.c.account_id == account_id,", ""),
+    Mutant("a key is every account's", "repeats._first", "idempotency_keys.c.account_id == account_id,", ""),
     Mutant(
         "a key is kept for ever",
-        "repeats.made_before",
+        "repeats._first",
         "idempotency_keys.c.created_at > now - KEPT_SECONDS,",
         "",
         seed=8,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, true, union_all, update
 
 from fluxserve.domain.errors import NotFound
-from fluxserve.domain.task import Output, State
-from fluxserve.tasks.rows import output_of
+from fluxserve.domain.task import Output, Repeatable, State
+from fluxserve.tasks import repeats
+from fluxserve.tasks.rows import lock_account, output_of
 from fluxserve.tasks.schema import inputs, outputs, previews, tasks, uploads
 
 NOTHING = "no picture has this address, or it has expired"
@@ -73,8 +74,26 @@ def forget_inputs(connection: Connection, keys: Iterable[str]) -> None:
 # ---------------------------------------------------------------- uploads
 
 
-def add_upload(connection: Connection, upload_id: str, account_id: str, key: str, expires_at: float) -> None:
+def add_upload(
+    connection: Connection,
+    now: float,
+    account_id: str,
+    upload_id: str,
+    key: str,
+    expires_at: float,
+    repeatable: Repeatable | None = None,
+) -> str:
+    """Returns its id; that of the upload that the same request made before, if it did, and then adds none.
+
+    Raises `KeyReused`.
+    """
+    if repeatable:
+        lock_account(connection, account_id)
+        if before := repeats.uploaded_before(connection, now, account_id, repeatable):
+            return before
+        repeats.note_upload(connection, now, account_id, upload_id, repeatable)
     connection.execute(insert(uploads).values(id=upload_id, account_id=account_id, key=key, expires_at=expires_at))
+    return upload_id
 
 
 def expired_uploads(connection: Connection, now: float, most: int) -> list[str]:

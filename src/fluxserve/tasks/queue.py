@@ -196,12 +196,22 @@ class Queue:
         spent = list(keys)
         await self._database.write(lambda connection: pictures.forget_inputs(connection, spent))
 
-    async def add_upload(self, upload_id: str, account_id: str, key: str, keep_seconds: float) -> None:
-        await self._database.write(
-            lambda connection: pictures.add_upload(
-                connection, upload_id, account_id, key, self._clock(connection) + keep_seconds
-            )
+    async def uploaded_before(self, account_id: str, repeatable: Repeatable) -> str | None:
+        """The id of the upload that this request made when it came first. Raises `KeyReused`."""
+        return await self._database.read(
+            lambda connection: repeats.uploaded_before(connection, self._clock(connection), account_id, repeatable)
         )
+
+    async def add_upload(
+        self, account_id: str, upload_id: str, key: str, keep_seconds: float, repeatable: Repeatable | None = None
+    ) -> str:
+        """Returns its id; that of the upload that the same request made before, if it did, and then adds none."""
+
+        def verb(connection: Connection) -> str:
+            now = self._clock(connection)
+            return pictures.add_upload(connection, now, account_id, upload_id, key, now + keep_seconds, repeatable)
+
+        return await self._database.write(verb)
 
     async def expired_uploads(self, most: int) -> list[str]:
         return await self._database.read(

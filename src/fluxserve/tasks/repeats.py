@@ -1,11 +1,12 @@
-"""Requests that their callers may send again: one idempotency key makes one task, for a day.
+"""Requests that their callers may send again: one idempotency key makes one task, or one upload, for a day.
 
 Each function is a verb.
 """
 
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from fluxserve.domain.errors import KeyReused, shown
 from fluxserve.domain.task import Repeatable, State, Task
@@ -20,6 +21,20 @@ def made_before(connection: Connection, now: float, account_id: str, repeatable:
 
     Raises `KeyReused` if the key came with another body.
     """
+    row = _first(connection, now, account_id, repeatable)
+    if row is None:
+        return None
+    return _as_submitted(task_of(connection, row_of(connection, row.task_id)), State(row.first_state))
+
+
+def uploaded_before(connection: Connection, now: float, account_id: str, repeatable: Repeatable) -> str | None:
+    """The id of the upload that this request made when it came first. Raises `KeyReused`."""
+    row = _first(connection, now, account_id, repeatable)
+    return None if row is None else str(row.upload_id)
+
+
+def _first(connection: Connection, now: float, account_id: str, repeatable: Repeatable) -> Row[Any] | None:
+    """What is noted of the request with this key. Raises `KeyReused`."""
     row = connection.execute(
         select(idempotency_keys).where(
             idempotency_keys.c.account_id == account_id,
@@ -27,28 +42,30 @@ def made_before(connection: Connection, now: float, account_id: str, repeatable:
             idempotency_keys.c.created_at > now - KEPT_SECONDS,
         )
     ).one_or_none()
-    if row is None:
-        return None
-    if row.body_hash != repeatable.body_hash:
+    if row is not None and row.body_hash != repeatable.body_hash:
         raise KeyReused(
             f"Idempotency-Key: {shown(repeatable.key)} came before with another body; a key names one request for 24 "
             "hours, so this one needs another"
         )
-    return _as_submitted(task_of(connection, row_of(connection, row.task_id)), State(row.first_state))
+    return row
 
 
-def note(connection: Connection, now: float, task: Task, repeatable: Repeatable) -> None:
+def note_task(connection: Connection, now: float, task: Task, repeatable: Repeatable) -> None:
     """In the transaction that makes the task."""
-    same = (idempotency_keys.c.account_id == task.account_id) & (idempotency_keys.c.key == repeatable.key)
+    _note(connection, now, task.account_id, repeatable, task_id=task.id, first_state=task.state)
+
+
+def note_upload(connection: Connection, now: float, account_id: str, upload_id: str, repeatable: Repeatable) -> None:
+    """In the transaction that makes the upload."""
+    _note(connection, now, account_id, repeatable, upload_id=upload_id)
+
+
+def _note(connection: Connection, now: float, account_id: str, repeatable: Repeatable, **made: str) -> None:
+    same = (idempotency_keys.c.account_id == account_id) & (idempotency_keys.c.key == repeatable.key)
     connection.execute(delete(idempotency_keys).where(same))  # one that is too old to count
     connection.execute(
         insert(idempotency_keys).values(
-            account_id=task.account_id,
-            key=repeatable.key,
-            body_hash=repeatable.body_hash,
-            task_id=task.id,
-            first_state=task.state,
-            created_at=now,
+            account_id=account_id, key=repeatable.key, body_hash=repeatable.body_hash, created_at=now, **made
         )
     )
 

@@ -1,18 +1,29 @@
-"""Rows of the database as the domain's words."""
+"""Rows of the database: as the domain's words, and locked."""
 
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from fluxserve.domain.generation import from_json
 from fluxserve.domain.task import Output, State, Task, Webhook
-from fluxserve.tasks.schema import outputs, tasks
+from fluxserve.tasks.schema import accounts, outputs, tasks
+
+_ACCOUNT_LOCK = select(accounts.c.id).where(accounts.c.id == bindparam("of_account")).with_for_update()
 
 
 def can_be_id(text: str) -> bool:
     """Whether the database can be asked for it at all: a NUL or half a character is an error to some."""
     return text.isascii() and text.isprintable()
+
+
+def lock_account(connection: Connection, account_id: str) -> None:
+    """What is counted next stays as it was counted. SQLite has one writer in any case.
+
+    A statement of its own: one that waits for a row counts as of before its wait.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(_ACCOUNT_LOCK, {"of_account": account_id})
 
 
 def row_of(connection: Connection, task_id: str) -> Row[Any]:

@@ -156,15 +156,18 @@ previews = Table(  # how a task that is being drawn looks so far
     Column("data", LargeBinary, nullable=False),  # a small PNG
 )
 
-idempotency_keys = Table(  # what a caller who repeats a request is told: the task that it made
+idempotency_keys = Table(  # what a caller who repeats a request is told: the task or the upload that it made
     "idempotency_keys",
     metadata,
     Column("account_id", String(36), ForeignKey("accounts.id"), primary_key=True),
     Column("key", String(255), primary_key=True),
     Column("body_hash", LargeBinary(32), nullable=False),
-    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
-    Column("first_state", String(10), nullable=False),
+    Column("task_id", String(36), ForeignKey("tasks.id")),
+    Column("first_state", String(10)),
+    Column("upload_id", String(32)),
     Column("created_at", Float, nullable=False),
+    CheckConstraint("(task_id IS NULL) <> (upload_id IS NULL)", name="made_one_thing"),
+    CheckConstraint("(task_id IS NULL) = (first_state IS NULL)", name="state_of_a_task"),
     Index("idempotency_keys_by_age", "created_at"),
 )
 

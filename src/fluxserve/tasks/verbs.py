@@ -31,7 +31,7 @@ from fluxserve.domain.task import (
 )
 from fluxserve.tasks import ledger, outbox, pictures, repeats
 from fluxserve.tasks.lists import Sought, open_tasks
-from fluxserve.tasks.rows import can_be_id, row_of, task_of
+from fluxserve.tasks.rows import can_be_id, lock_account, row_of, task_of
 from fluxserve.tasks.schema import IS_OPEN, accounts, inputs, outputs, tasks
 
 OPEN = (State.PENDING, State.PROCESSING)
@@ -53,7 +53,6 @@ _STAGED = select(_count((State.STAGED,)))
 _NEW_TASK = insert(tasks)
 _NEW_INPUT = insert(inputs)
 _TASK = select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.account_id == bindparam("of_account"))
-_ACCOUNT_LOCK = select(accounts.c.id).where(accounts.c.id == bindparam("of_account")).with_for_update()
 _LAST_TURN = select(func.coalesce(func.max(tasks.c.turn), 0))
 _STANDING = select(accounts.c.served, (accounts.c.max_concurrent - _count((State.PROCESSING,))).label("free")).where(
     accounts.c.id == bindparam("of_account")
@@ -112,7 +111,7 @@ def submit(
     `NotEnoughCredits` or `TooMany`; then nothing has changed.
     """
     account_id, generation = asked.account_id, asked.generation
-    _lock_account(connection, account_id)
+    lock_account(connection, account_id)
     if asked.repeatable and (before := repeats.made_before(connection, now, account_id, asked.repeatable)):
         return before
     task = Task(
@@ -156,17 +155,8 @@ def submit(
         connection.execute(_NEW_INPUT, [{"key": key, "task_id": task_id} for key in images])
     ledger.hold(connection, now, account_id, task_id, task.price)
     if asked.repeatable:
-        repeats.note(connection, now, task, asked.repeatable)
+        repeats.note_task(connection, now, task, asked.repeatable)
     return task
-
-
-def _lock_account(connection: Connection, account_id: str) -> None:
-    """What is counted next stays as it was counted. SQLite has one writer in any case.
-
-    A statement of its own: one that waits for a row counts as of before its wait.
-    """
-    if connection.dialect.name != "sqlite":
-        connection.execute(_ACCOUNT_LOCK, {"of_account": account_id})
 
 
 def _first_state(connection: Connection, account_id: str, most_staged: int) -> State:
@@ -226,7 +216,7 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
         row = _locked(connection, (tasks.c.id == task_id) & (tasks.c.state == State.PENDING))
         if row is None:
             continue
-        _lock_account(connection, row.account_id)
+        lock_account(connection, row.account_id)
         standing = connection.execute(_STANDING, {"of_account": row.account_id}).one()
         if standing.free <= 0:  # its account's limit was lowered when it was pending already
             continue

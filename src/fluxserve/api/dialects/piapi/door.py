@@ -47,14 +47,15 @@ from fluxserve.tasks import Caller, Sought
 UPLOADS_KEPT_SECONDS = 24 * 3600.0
 LARGEST_UPLOAD = 10_000_000
 
+KEY_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST_IDEMPOTENCY_KEY,
+    "pattern": "^[!-~]+$",
+    "description": "a name for this request: sent again with it within 24 hours, it makes nothing for a second time",
+}
 CREATE_HEADERS = headers(
-    Idempotency_Key={
-        "type": "string",
-        "minLength": 1,
-        "maxLength": LONGEST_IDEMPOTENCY_KEY,
-        "pattern": "^[!-~]+$",
-        "description": "a name for this request: sent again with it within 24 hours, it makes no second task",
-    },
+    Idempotency_Key=KEY_SCHEMA,
     X_Deadline_Seconds={
         "type": "number",
         "exclusiveMinimum": 0,
@@ -163,15 +164,32 @@ def create_app(context: Context) -> FastAPI:
         count = len(await context.queue.cancel_all(caller.account_id, sought))
         return JSONResponse({"code": 200, "message": f"{count} task{'' if count == 1 else 's'} canceled"})
 
-    @app.post("/ephemeral_resource", summary="Upload a picture, for a day", openapi_extra=body_of(Upload))
+    @app.post(
+        "/ephemeral_resource",
+        summary="Upload a picture, for a day",
+        responses={status: CREATE_RESPONSES[status] for status in (409, 413, 422)},
+        openapi_extra=body_of(Upload) | headers(Idempotency_Key=KEY_SCHEMA),
+    )
     async def upload(request: Request) -> JSONResponse:
         caller = await caller_of(request, context)
-        upload = checked(Upload, await read_body(request, context.largest_body))
-        picture = await context.inputs.take_sent(caller.account_id, "file_data", upload.file_data, LARGEST_UPLOAD)
-        upload_id = secrets.token_hex(16)
-        await context.queue.add_upload(upload_id, caller.account_id, picture.key, UPLOADS_KEPT_SECONDS)
-        url = context.picture_url(upload_id, picture.key)
+        values = await read_body(request, context.largest_body)
+        repeatable = repeatable_of(request, values)
+        with in_hand.taking(caller.account_id, repeatable):
+            upload_id = await context.queue.uploaded_before(caller.account_id, repeatable) if repeatable else None
+            if upload_id is None:
+                upload_id = await take_upload(checked(Upload, values), caller, repeatable)
+        url = context.picture_url(upload_id, "upload.png")  # as which every one is kept
         return JSONResponse({"code": 200, "data": {"url": url}, "message": "success"})
+
+    async def take_upload(upload: Upload, caller: Caller, repeatable: Repeatable | None) -> str:
+        picture = await context.inputs.take_sent(caller.account_id, "file_data", upload.file_data, LARGEST_UPLOAD)
+        wanted = secrets.token_hex(16)
+        upload_id = await context.queue.add_upload(
+            caller.account_id, wanted, picture.key, UPLOADS_KEPT_SECONDS, repeatable
+        )
+        if upload_id != wanted:  # another server took this request in at the same time
+            await context.inputs.discard([picture.key])
+        return upload_id
 
     history_routes(app, context, picture_url)
     delivery_routes(app, context)

@@ -20,10 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-test: setup  ## the whole suite, with the coverage that CI asks for
-	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest
-	$(BIN)/python -m coverage combine --quiet
+test: setup  ## the whole suite, a process a core, with the coverage that CI asks for
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-report=
 	$(BIN)/python -m coverage report --include='src/fluxserve/domain/*,src/fluxserve/tasks/*' --fail-under=95
 
 check: setup  ## style, types, import rules

@@ -138,6 +138,7 @@ class QueueSettings(Group):
     lease_seconds: float = Field(30.0, gt=0, description="How long a task stays its worker's without a sign of life.")
     losses_allowed: int = Field(3, ge=1, description="Lost workers after which a task fails.")
     most_staged: int = Field(50, ge=0, description="Tasks over an account's concurrency that wait; then 429.")
+    most_waiting: int = Field(100_000, ge=1, description="Tasks of all accounts that wait; then 429.")
     deadline_seconds: float = Field(
         86_400.0, gt=0, description="A task that has not ended so long after it was created fails, and costs nothing."
     )
@@ -186,6 +187,9 @@ class WebhookSettings(Group):
 
 
 class InputSettings(Group):
+    most_uploads: int = Field(
+        500, ge=1, description="Uploads of one account that are kept at once, each for a day; then 429."
+    )
     largest_picture: int = Field(20_000_000, ge=1000, description="Bytes of a caller's picture that are taken at most.")
     fetch_seconds: float = Field(30.0, gt=0, description="How long the fetching of a caller's picture may take.")
     fetch_allow_private: bool = Field(

@@ -78,6 +78,8 @@ class Server:
                     lease_seconds=settings.queue.lease_seconds,
                     losses_allowed=settings.queue.losses_allowed,
                     most_staged=settings.queue.most_staged,
+                    most_waiting=settings.queue.most_waiting,
+                    most_uploads=settings.input.most_uploads,
                     deadline_seconds=settings.queue.deadline_seconds,
                     prices=settings.price.of_models,
                 ),

@@ -107,6 +107,42 @@ async def test_a_key_is_made_shown_once_listed_and_revoked(door: Door, operator:
     assert (await door.client.get("/account/info")).status_code == 200
 
 
+async def test_what_the_operator_sends_again_is_done_once(each_door: Door) -> None:
+    door, key = each_door, {"Idempotency-Key": "once"}
+    path = f"/admin/accounts/{door.account_id}/credit"
+    async with door.client_with(ADMIN_KEY) as operator:
+        first = await operator.post(path, json={"usd": 1.5}, headers=key)
+        assert (await operator.post(path, json={"usd": 1.5})).json()["balance"] == 40_000_000
+        again = await operator.post(path, json={"usd": 1.5}, headers=key)
+        other = await operator.post(path, json={"usd": 2.5}, headers=key)
+        account = {"name": "studio", "credits_usd": 1}
+        elsewhere = await operator.post("/admin/accounts", json=account, headers=key)
+        made = [
+            await operator.post("/admin/accounts", json=account, headers={"Idempotency-Key": "new"}) for _ in range(2)
+        ]
+
+        assert first.json()["balance"] == 25_000_000
+        assert again.content == first.content
+        assert (other.status_code, elsewhere.status_code) == (422, 422)
+        assert made[0].content == made[1].content
+        assert len((await operator.get("/admin/accounts")).json()) == 2
+        assert (await door.accounts.get(door.account_id)).balance == 40_000_000
+        door.clock.ahead = 24 * 3600 + 1
+        assert (await operator.post(path, json={"usd": 1.5}, headers=key)).json()["balance"] == 55_000_000
+
+
+async def test_a_key_that_was_shown_is_not_shown_again(door: Door, operator: httpx.AsyncClient) -> None:
+    path, once = f"/admin/accounts/{door.account_id}/keys", {"Idempotency-Key": "once"}
+    made = (await operator.post(path, json={}, headers=once)).json()
+
+    again = await operator.post(path, json={}, headers=once)
+
+    assert again.status_code == 409
+    assert made["id"] in again.json()["error"]
+    assert made["key"] not in again.text
+    assert [key["id"] for key in (await operator.get(path)).json()].count(made["id"]) == 1
+
+
 async def test_any_tasks_webhook_is_shown_and_sent_again(door: Door, operator: httpx.AsyncClient) -> None:
     task_id = await door.create_told()
     path = f"/admin/tasks/{task_id}/webhook"

@@ -282,3 +282,23 @@ async def test_anothers_task_is_not_there(door: Door) -> None:
 async def test_nothing_is_followed_without_a_key(door: Door) -> None:
     async with door.client_with(None) as nobody:
         assert (await nobody.get(f"/api/v1/task/{await door.create()}/events")).status_code == 401
+
+
+async def test_an_account_follows_so_many_tasks_at_once_and_no_more(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_FOLLOWERS", 2)
+    task_id = await door.create()
+    path = f"/api/v1/task/{task_id}/events"
+    async with following(door, task_id) as one:
+        async with following(door, task_id) as other:
+            await one.expect()
+            await other.expect()
+
+            refused = await door.client.get(path)
+
+            assert refused.status_code == 429
+            assert refused.json()["message"].startswith("events: 2 of this account's tasks are followed already")
+            assert int(refused.headers["retry-after"]) > 0
+        async with following(door, task_id) as another:
+            await another.expect()

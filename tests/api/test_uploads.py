@@ -15,6 +15,7 @@ from fluxserve.api.dialects.piapi.door import LARGEST_UPLOAD
 from fluxserve.dispatch import Upkeep
 from fluxserve.domain.generation import ImageToImage
 from fluxserve.domain.task import Repeatable
+from fluxserve.tasks import Rules
 from tests.api.conftest import PUBLIC_URL, Door, open_door
 
 pytestmark = pytest.mark.anyio
@@ -216,3 +217,26 @@ async def test_of_twins_that_come_to_the_queue_together_one_makes_the_upload(eac
     )
 
     assert len(set(upload_ids)) == 1
+
+
+async def test_an_account_has_so_many_uploads_at_once_and_is_told_when_there_is_room(
+    sqlite: Engine, tmp_path: Path
+) -> None:
+    async with open_door(sqlite, tmp_path, rules=Rules(most_uploads=2)) as door:
+        await uploaded(door)
+        door.clock.ahead = 3600
+        await uploaded(door)
+        body = {"file_name": "x.png", "file_data": in_base64(picture())}
+        refused = await door.client.post(UPLOAD, json=body, headers={"Idempotency-Key": "third"})
+        async with door.stranger() as stranger:
+            theirs = await stranger.post(UPLOAD, json=body)
+
+        assert (refused.status_code, theirs.status_code) == (429, 200)
+        assert refused.json()["message"].startswith("uploads: 2 of this account are kept already")
+        assert 0 < int(refused.headers["retry-after"]) <= DAY - 3600 + 1
+        assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3  # what was refused is not kept
+
+        door.clock.ahead = DAY + 1
+        await Upkeep(queue=door.queue, shelf=door.shelf, every=3600).one_pass()
+        again = await door.client.post(UPLOAD, json=body, headers={"Idempotency-Key": "third"})
+        assert again.status_code == 200

@@ -77,6 +77,29 @@ def test_tasks_of_the_version_before_are_given_their_models(tmp_path: Path) -> N
             connection.execute(text("UPDATE tasks SET price = 7 WHERE id = 'failed'"))
 
 
+def test_idempotency_keys_of_the_version_before_are_kept(tmp_path: Path, postgresql: Postgres) -> None:
+    for engine in (
+        open_sqlite(tmp_path / "old.sqlite"),
+        open_postgresql(postgresql.fresh(template="template1")),
+    ):
+        migrate(engine, to="0003")
+        with engine.begin() as connection:
+            for row in (
+                "accounts VALUES ('a', 'first', 0, 0, 1, 0.0, 0)",
+                "tasks (id, account_id, request, generation, state, price, attempt, losses, created_at) "
+                "VALUES ('t', 'a', '{}', '{}', 'pending', 0, 0, 0, 0.0)",
+                "idempotency_keys VALUES ('a', 'k', :hash, 't', 'staged', 1.0)",
+            ):
+                connection.execute(text(f"INSERT INTO {row}"), {"hash": bytes(32)} if ":hash" in row else {})
+
+        migrate(engine)
+
+        with engine.begin() as connection:
+            (kept,) = connection.execute(text("SELECT key, task_id, first_state, upload_id FROM idempotency_keys"))
+        engine.dispose()
+        assert tuple(kept) == ("k", "t", "staged", None)
+
+
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(State, 2)), ids=lambda state: str(state))
 def test_the_database_allows_exactly_the_moves_of_the_table(bench: Bench, before: State, after: State) -> None:
     task = bench.submit()

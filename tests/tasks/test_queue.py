@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import Connection, Engine
 
+from fluxserve.domain.errors import TooMany
 from fluxserve.domain.task import Completed, State, Submission
 from fluxserve.tasks import Accounts, Database, Held, Queue, Rules
 from tests.tasks.conftest import PICTURE, picture
@@ -50,6 +51,25 @@ async def test_a_task_goes_its_whole_way(house: tuple[Queue, str]) -> None:
     assert done.state is State.COMPLETED
     assert (await queue.stored("one")).key == "one.png"
     assert await queue.audit() == []
+
+
+async def test_when_too_much_waits_over_all_accounts_nothing_more_is_taken_in(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fluxserve.tasks.queue.COUNT_SECONDS", 0.0)
+    database = Database(engine)
+    accounts, queue = Accounts(database), Queue(database, Rules(most_waiting=3))
+    owners = [await accounts.create("", credits_usd=1, max_concurrent=1) for _ in range(2)]
+    for owner in (owners[0], owners[0], owners[1]):
+        submitted = await queue.submit(Submission(owner.id, {}, PICTURE))
+
+    with pytest.raises(TooMany, match="queue: 3 tasks of all accounts wait, and FLUXSERVE_MOST_WAITING allows 3"):
+        await queue.submit(Submission(owners[1].id, {}, PICTURE))
+    assert (await accounts.get(owners[1].id)).frozen == submitted.price
+
+    await queue.claim([submitted.id])
+    assert await queue.submit(Submission(owners[1].id, {}, PICTURE))
+    database.close()
 
 
 async def test_rescuing_and_finishing_wake_whoever_hands_tasks_out(house: tuple[Queue, str], clock: Clock) -> None:

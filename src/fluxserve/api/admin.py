@@ -14,11 +14,19 @@ from starlette.exceptions import HTTPException
 
 from fluxserve import __version__
 from fluxserve.api.context import Context
-from fluxserve.api.describing import Keyed, Refusal, body_of, refusals
-from fluxserve.api.reading import checked, key_of, read_body
-from fluxserve.domain.errors import FluxserveError, NotFound, TooLarge, Unauthorized, Unavailable
+from fluxserve.api.describing import KEY_SCHEMA, Keyed, Refusal, body_of, headers, refusals
+from fluxserve.api.reading import checked, key_of, read_body, repeatable_of
+from fluxserve.domain.errors import FluxserveError, KeyReused, NotFound, ShownOnce, TooLarge, Unauthorized, Unavailable
 
-STATUSES: dict[type[FluxserveError], int] = {Unauthorized: 401, NotFound: 404, TooLarge: 413, Unavailable: 503}
+STATUSES: dict[type[FluxserveError], int] = {
+    Unauthorized: 401,
+    NotFound: 404,
+    ShownOnce: 409,
+    TooLarge: 413,
+    KeyReused: 422,
+    Unavailable: 503,
+}
+REPEATABLE = headers(Idempotency_Key=KEY_SCHEMA)
 
 
 class Body(BaseModel):
@@ -55,10 +63,13 @@ def create_admin_app(context: Context) -> FastAPI:
     )
     accounts = context.accounts
 
-    @app.post("/accounts", summary="Open an account", openapi_extra=body_of(NewAccount))
+    @app.post("/accounts", summary="Open an account", openapi_extra=body_of(NewAccount) | REPEATABLE)
     async def create(request: Request) -> JSONResponse:
-        body = checked(NewAccount, await _body(context, request))
-        made = await accounts.create(body.name, credits_usd=body.credits_usd, max_concurrent=body.max_concurrent)
+        values = await _body(context, request)
+        body, repeatable = checked(NewAccount, values), repeatable_of(request, values)
+        made = await accounts.create(
+            body.name, credits_usd=body.credits_usd, max_concurrent=body.max_concurrent, repeatable=repeatable
+        )
         return JSONResponse(asdict(made))
 
     @app.get("/accounts", summary="All accounts")
@@ -71,20 +82,26 @@ def create_admin_app(context: Context) -> FastAPI:
         _check(context, request)
         return JSONResponse(asdict(await accounts.get(account_id)))
 
-    @app.post("/accounts/{account_id}/credit", summary="Add credit", openapi_extra=body_of(Credit))
+    @app.post("/accounts/{account_id}/credit", summary="Add credit", openapi_extra=body_of(Credit) | REPEATABLE)
     async def credit(account_id: str, request: Request) -> JSONResponse:
-        body = checked(Credit, await _body(context, request))
-        return JSONResponse(asdict(await accounts.credit(account_id, body.usd)))
+        values = await _body(context, request)
+        body, repeatable = checked(Credit, values), repeatable_of(request, values)
+        return JSONResponse(asdict(await accounts.credit(account_id, body.usd, repeatable)))
 
     @app.post("/accounts/{account_id}/limit", summary="Set the limit", openapi_extra=body_of(Limit))
     async def limit(account_id: str, request: Request) -> JSONResponse:
         body = checked(Limit, await _body(context, request))
         return JSONResponse(asdict(await accounts.limit(account_id, body.max_concurrent)))
 
-    @app.post("/accounts/{account_id}/keys", summary="Make a key: it is shown once", openapi_extra=body_of(NewKey))
+    @app.post(
+        "/accounts/{account_id}/keys",
+        summary="Make a key: it is shown once",
+        openapi_extra=body_of(NewKey) | REPEATABLE,
+    )
     async def create_key(account_id: str, request: Request) -> JSONResponse:
-        body = checked(NewKey, await _body(context, request))
-        made, key = await accounts.create_key(account_id, body.name)
+        values = await _body(context, request)
+        body, repeatable = checked(NewKey, values), repeatable_of(request, values)
+        made, key = await accounts.create_key(account_id, body.name, repeatable)
         return JSONResponse({**asdict(made), "key": key})
 
     @app.get("/accounts/{account_id}/keys", summary="An account's keys, but for the keys themselves")

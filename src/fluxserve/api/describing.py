@@ -7,6 +7,15 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
+from fluxserve.api.reading import LONGEST_IDEMPOTENCY_KEY
+
+KEY_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST_IDEMPOTENCY_KEY,
+    "pattern": "^[!-~]+$",
+    "description": "a name for this request: sent again with it within 24 hours, it makes nothing for a second time",
+}
 SCHEMES = {
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},

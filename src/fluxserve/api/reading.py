@@ -24,12 +24,10 @@ LONGEST_DEADLINE_SECONDS = 30 * 86_400
 async def caller_of(request: Request, context: Context) -> Caller:
     """Whose key came with the request. Raises `Unauthorized` or `TooMany`."""
     key = key_of(request)
-    client = client_at(request.client.host if request.client else "")
-    await context.rates.let_try(client)
     try:
         caller = await context.accounts.authenticate(key)
     except Unauthorized:
-        await context.rates.count_wrong(client, key_id(key))
+        await context.rates.count_wrong(client_at(request.client.host if request.client else ""), key_id(key))
         raise
     await context.rates.count(caller.key_id)
     return caller

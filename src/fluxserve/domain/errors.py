@@ -11,6 +11,7 @@
     │   ├── TooLarge            the body is larger than we read
     │   ├── TooSlow             the request did not come to its end in time
     │   ├── KeyReused           an idempotency key came before, with another body
+    │   ├── ShownOnce           what it would be answered with is a secret that was shown already
     │   └── TryLater            not just now, but in some seconds
     │       ├── TooMany         the account's queue is full, or requests come too fast
     │       └── InFlight        the same request is being taken in already
@@ -89,6 +90,10 @@ class TooSlow(Refused):
 
 class KeyReused(Refused):
     code = "idempotency_key_reused"
+
+
+class ShownOnce(Refused):
+    code = "shown_once"
 
 
 class TryLater(Refused):

@@ -9,14 +9,16 @@ import hmac
 import secrets
 import uuid
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
 from fluxserve.domain.credits import points, usd
-from fluxserve.domain.errors import InvalidInput, NotFound, Unauthorized, shown
-from fluxserve.tasks import ledger, verbs
+from fluxserve.domain.errors import InvalidInput, NotFound, ShownOnce, Unauthorized, shown
+from fluxserve.domain.task import Repeatable
+from fluxserve.tasks import ledger, repeats, verbs
 from fluxserve.tasks.database import Database
 from fluxserve.tasks.rows import can_be_id
 from fluxserve.tasks.schema import accounts, api_keys
@@ -95,14 +97,18 @@ class Accounts:
 
     # ------------------------------------------------------------ accounts
 
-    async def create(self, name: str, *, credits_usd: float, max_concurrent: int) -> Account:
+    async def create(
+        self, name: str, *, credits_usd: float, max_concurrent: int, repeatable: Repeatable | None = None
+    ) -> Account:
         """Raises `InvalidInput`."""
         _check_name("name", name)
         _check_limit(max_concurrent)
         granted = _points("credits_usd", credits_usd, least=0)
-        return await self._database.write(
-            lambda connection: _create(connection, self._clock(connection), name, granted, max_concurrent)
-        )
+
+        def verb(connection: Connection, now: float) -> Account:
+            return _create(connection, now, name, granted, max_concurrent)
+
+        return await self._changed_once(verb, repeatable)
 
     async def get(self, account_id: str) -> Account:
         """Raises `NotFound`."""
@@ -112,11 +118,11 @@ class Accounts:
         """Oldest first."""
         return await self._database.read(_all)
 
-    async def credit(self, account_id: str, usd: float) -> Account:
+    async def credit(self, account_id: str, usd: float, repeatable: Repeatable | None = None) -> Account:
         """Add to its balance, or take from it what is not held. Raises `NotFound` or `InvalidInput`."""
         change = _points("usd", usd, least=-MOST_USD)
-        return await self._database.write(
-            lambda connection: _credit(connection, self._clock(connection), account_id, change)
+        return await self._changed_once(
+            lambda connection, now: _credit(connection, now, account_id, change), repeatable
         )
 
     async def limit(self, account_id: str, max_concurrent: int) -> Account:
@@ -132,14 +138,26 @@ class Accounts:
 
     # ------------------------------------------------------------ keys
 
-    async def create_key(self, account_id: str, name: str = "") -> tuple[Key, str]:
-        """A new key and, this once, the key itself. Raises `NotFound` or `InvalidInput`."""
+    async def create_key(
+        self, account_id: str, name: str = "", repeatable: Repeatable | None = None
+    ) -> tuple[Key, str]:
+        """A new key and, this once, the key itself. Raises `NotFound`, `InvalidInput` or, for a repeat, `ShownOnce`."""
         _check_name("name", name)
         key = new_key()
-        made = await self._database.write(
-            lambda connection: _create_key(connection, self._clock(connection), account_id, key, name)
-        )
-        return made, key
+
+        def verb(connection: Connection) -> Key:
+            now = self._clock(connection)
+            if repeatable and (before := repeats.operator_answer(connection, now, repeatable)):
+                raise ShownOnce(
+                    f"Idempotency-Key: this request made the key with the id {before['id']}, which was shown then and "
+                    "never is again; if it was lost, revoke it and make another"
+                )
+            made = _create_key(connection, now, account_id, key, name)
+            if repeatable:
+                repeats.note_operator_answer(connection, now, {"id": made.id}, repeatable)
+            return made
+
+        return await self._database.write(verb), key
 
     async def keys(self, account_id: str) -> list[Key]:
         """Of an account, oldest first. Raises `NotFound`."""
@@ -150,6 +168,22 @@ class Accounts:
         return await self._database.write(
             lambda connection: _revoke_key(connection, self._clock(connection), id_of_key)
         )
+
+    async def _changed_once(
+        self, verb: Callable[[Connection, float], Account], repeatable: Repeatable | None
+    ) -> Account:
+        """What `verb` answers; to a repeat, what it answered the first time. Raises `KeyReused`."""
+
+        def once(connection: Connection) -> Account:
+            now = self._clock(connection)
+            if repeatable and (before := repeats.operator_answer(connection, now, repeatable)):
+                return Account(**before)
+            account = verb(connection, now)
+            if repeatable:
+                repeats.note_operator_answer(connection, now, asdict(account), repeatable)
+            return account
+
+        return await self._database.write(once)
 
     # ------------------------------------------------------------ the first of both
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from fluxserve.domain.task import Task
+from fluxserve.domain.task import State, Task
 from fluxserve.tasks.rows import task_of
 from fluxserve.tasks.schema import IS_OPEN, tasks
 
@@ -29,6 +29,12 @@ class Page:
 def has_tasks(connection: Connection) -> bool:
     """Whether there ever was one, of any account."""
     return connection.execute(select(tasks.c.number).limit(1)).first() is not None
+
+
+def number_waiting(connection: Connection) -> int:
+    """Tasks of all accounts that have not begun."""
+    waiting = select(func.count()).select_from(tasks).where(tasks.c.state.in_((State.STAGED, State.PENDING)))
+    return connection.execute(waiting).scalar_one()
 
 
 def open_tasks(connection: Connection, account_id: str, sought: Sought) -> list[Task]:

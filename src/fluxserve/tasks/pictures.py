@@ -1,11 +1,12 @@
 """What the database knows of pictures on the shelf: outputs, inputs, uploads and previews. Each function is a verb."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, true, union_all, update
+from sqlalchemy import Connection, delete, func, insert, select, true, union_all, update
 
-from fluxserve.domain.errors import NotFound
+from fluxserve.domain.errors import NotFound, TooMany
 from fluxserve.domain.task import Output, Repeatable, State
 from fluxserve.tasks import repeats
 from fluxserve.tasks.rows import lock_account, output_of
@@ -81,16 +82,25 @@ def add_upload(
     upload_id: str,
     key: str,
     expires_at: float,
+    most: int,
     repeatable: Repeatable | None = None,
 ) -> str:
     """Returns its id; that of the upload that the same request made before, if it did, and then adds none.
 
-    Raises `KeyReused`.
+    Raises `KeyReused`, or `TooMany` when the account has `most` already.
     """
+    lock_account(connection, account_id)
+    if repeatable and (before := repeats.uploaded_before(connection, now, account_id, repeatable)):
+        return before
+    kept = select(func.count(), func.min(uploads.c.expires_at)).where(uploads.c.account_id == account_id)
+    number, first_expiry = connection.execute(kept).one()
+    if number >= most:
+        raise TooMany(
+            f"uploads: {number} of this account are kept already, which is all that FLUXSERVE_MOST_UPLOADS allows; "
+            "Retry-After says when the first of them is given up",
+            max(1, math.ceil(first_expiry - now)),
+        )
     if repeatable:
-        lock_account(connection, account_id)
-        if before := repeats.uploaded_before(connection, now, account_id, repeatable):
-            return before
         repeats.note_upload(connection, now, account_id, upload_id, repeatable)
     connection.execute(insert(uploads).values(id=upload_id, account_id=account_id, key=key, expires_at=expires_at))
     return upload_id

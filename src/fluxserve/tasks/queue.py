@@ -1,5 +1,6 @@
 """The queue as the rest of the house uses it: the verbs, awaited, with a signal when there is something to do."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from fluxserve.config import PriceSettings
 from fluxserve.domain.credits import price
+from fluxserve.domain.errors import TooMany
 from fluxserve.domain.generation import Generation
 from fluxserve.domain.task import Ending, Output, Repeatable, Submission, Task, Waiting
 from fluxserve.tasks import lists, pictures, repeats, verbs
@@ -17,11 +19,12 @@ from fluxserve.tasks.database import Database
 from fluxserve.tasks.lists import Page, Sought
 from fluxserve.tasks.pictures import Stored
 from fluxserve.tasks.signals import CANCEL, POST, WAKE, Clock, Signals
-from fluxserve.tasks.verbs import Held
+from fluxserve.tasks.verbs import RETRY_AFTER_SECONDS, Held
 
 T = TypeVar("T")
 
 MOST_EXPIRED = 500  # tasks that one pass ends
+COUNT_SECONDS = 1.0
 
 __all__ = ["Held", "Queue", "Rules"]
 
@@ -33,6 +36,8 @@ class Rules:
     lease_seconds: float = 30.0
     losses_allowed: int = 3
     most_staged: int = 50
+    most_waiting: int = 100_000
+    most_uploads: int = 500
     deadline_seconds: float = 86_400.0
     prices: Mapping[str, int] = field(default_factory=lambda: PriceSettings().of_models)
 
@@ -54,6 +59,7 @@ class Queue:
         self._rules = rules
         self._clock = clock or database.now
         self._check_room = check_room
+        self._number_waiting, self._counted_at = 0, -COUNT_SECONDS
 
     # ------------------------------------------------------------ for callers
 
@@ -67,6 +73,7 @@ class Queue:
         After `Unavailable` it may have been accepted all the same, but not after `NoRoom`.
         """
         self._check_room()
+        await self._check_crowd()
 
         def verb(connection: Connection) -> Task:
             now = self._clock(connection)
@@ -209,7 +216,9 @@ class Queue:
 
         def verb(connection: Connection) -> str:
             now = self._clock(connection)
-            return pictures.add_upload(connection, now, account_id, upload_id, key, now + keep_seconds, repeatable)
+            return pictures.add_upload(
+                connection, now, account_id, upload_id, key, now + keep_seconds, self._rules.most_uploads, repeatable
+            )
 
         return await self._database.write(verb)
 
@@ -233,6 +242,18 @@ class Queue:
 
     async def forget_old_repeats(self) -> None:
         await self._database.write(lambda connection: repeats.forget_old(connection, self._clock(connection)))
+
+    async def _check_crowd(self) -> None:
+        """Raises `TooMany`. Cheap: the tasks are counted once a second, and so many more may come in meanwhile."""
+        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
+            self._counted_at = time.monotonic()
+            self._number_waiting = await self._database.read(lists.number_waiting)
+        if self._number_waiting >= self._rules.most_waiting:
+            raise TooMany(
+                f"queue: {self._number_waiting} tasks of all accounts wait, and FLUXSERVE_MOST_WAITING allows "
+                f"{self._rules.most_waiting}; Retry-After says when to come again",
+                RETRY_AFTER_SECONDS,
+            )
 
     async def audit(self) -> list[str]:
         return await self._database.read(audit)

@@ -1,8 +1,10 @@
-"""Requests that their callers may send again: one idempotency key makes one task, or one upload, for a day.
+"""Requests that their callers may send again: one idempotency key makes one task, one upload, or one change of the
+operator's, for a day.
 
 Each function is a verb.
 """
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from fluxserve.domain.errors import KeyReused, shown
 from fluxserve.domain.task import Repeatable, State, Task
 from fluxserve.tasks.rows import row_of, task_of
-from fluxserve.tasks.schema import idempotency_keys
+from fluxserve.tasks.schema import idempotency_keys, operator_keys
 
 KEPT_SECONDS = 24 * 3600.0
 
@@ -42,12 +44,16 @@ def _first(connection: Connection, now: float, account_id: str, repeatable: Repe
             idempotency_keys.c.created_at > now - KEPT_SECONDS,
         )
     ).one_or_none()
+    _check_same(row, repeatable)
+    return row
+
+
+def _check_same(row: Row[Any] | None, repeatable: Repeatable) -> None:
     if row is not None and row.body_hash != repeatable.body_hash:
         raise KeyReused(
             f"Idempotency-Key: {shown(repeatable.key)} came before with another body; a key names one request for 24 "
             "hours, so this one needs another"
         )
-    return row
 
 
 def note_task(connection: Connection, now: float, task: Task, repeatable: Repeatable) -> None:
@@ -70,8 +76,30 @@ def _note(connection: Connection, now: float, account_id: str, repeatable: Repea
     )
 
 
+def operator_answer(connection: Connection, now: float, repeatable: Repeatable) -> dict[str, Any] | None:
+    """What the operator was told when this request came first; None if it is the first. Raises `KeyReused`."""
+    row = connection.execute(
+        select(operator_keys).where(
+            operator_keys.c.key == repeatable.key, operator_keys.c.created_at > now - KEPT_SECONDS
+        )
+    ).one_or_none()
+    _check_same(row, repeatable)
+    return None if row is None else dict(json.loads(row.answer))
+
+
+def note_operator_answer(connection: Connection, now: float, answer: dict[str, Any], repeatable: Repeatable) -> None:
+    """In the transaction that does what is told."""
+    connection.execute(delete(operator_keys).where(operator_keys.c.key == repeatable.key))  # too old to count
+    connection.execute(
+        insert(operator_keys).values(
+            key=repeatable.key, body_hash=repeatable.body_hash, answer=json.dumps(answer), created_at=now
+        )
+    )
+
+
 def forget_old(connection: Connection, now: float) -> None:
-    connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at <= now - KEPT_SECONDS))
+    for table in (idempotency_keys, operator_keys):
+        connection.execute(delete(table).where(table.c.created_at <= now - KEPT_SECONDS))
 
 
 def _as_submitted(task: Task, state: State) -> Task:

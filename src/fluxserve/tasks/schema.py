@@ -147,6 +147,7 @@ uploads = Table(  # callers' pictures that wait at an address of ours to be aske
     Column("key", String(40), nullable=False),
     Column("expires_at", Float, nullable=False),
     Index("uploads_by_expiry", "expires_at"),
+    Index("uploads_by_account", "account_id"),
 )
 
 previews = Table(  # how a task that is being drawn looks so far
@@ -169,6 +170,16 @@ idempotency_keys = Table(  # what a caller who repeats a request is told: the ta
     CheckConstraint("(task_id IS NULL) <> (upload_id IS NULL)", name="made_one_thing"),
     CheckConstraint("(task_id IS NULL) = (first_state IS NULL)", name="state_of_a_task"),
     Index("idempotency_keys_by_age", "created_at"),
+)
+
+operator_keys = Table(  # the same for the operator's requests, which are no account's
+    "operator_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("answer", Text, nullable=False),  # JSON, without anything secret
+    Column("created_at", Float, nullable=False),
+    Index("operator_keys_by_age", "created_at"),
 )
 
 webhooks = Table(  # one for each finished task whose caller wants to hear of it

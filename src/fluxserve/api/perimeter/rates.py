@@ -33,19 +33,19 @@ class Rates:
                 await self._requests.seconds_until_free(key),
             )
 
-    async def let_try(self, client: str) -> None:
-        """Raises `TooMany` while so many wrong keys came from `client` that it seems to be guessing."""
-        if await self._wrong_keys.is_full(client):
-            raise TooMany(
-                f"keys: {WRONG_KEYS_PER_MINUTE} wrong ones in a minute came from {client}, and no more are looked at; "
-                "Retry-After says when to come again",
-                await self._wrong_keys.seconds_until_free(client),
-            )
-
     async def count_wrong(self, client: str, key: str) -> None:
-        """`client` tried a key that is none of ours. The same one again is no new guess, but a program left behind."""
-        if await self._same_wrong_key.add(f"{client} {key}"):
-            await self._wrong_keys.add(client)
+        """`client` tried a key that is none of ours. The same one again is no new guess, but a program left behind.
+
+        Raises `TooMany` once there were so many that it seems to be guessing. A key of ours is let in all the same: it
+        may belong to another program behind the same address.
+        """
+        if not await self._same_wrong_key.add(f"{client} {key}") or await self._wrong_keys.add(client):
+            return
+        raise TooMany(
+            f"keys: {WRONG_KEYS_PER_MINUTE} wrong ones in a minute came from {client}; Retry-After says when to come "
+            "again",
+            await self._wrong_keys.seconds_until_free(client),
+        )
 
 
 class _Minutes:
@@ -60,9 +60,6 @@ class _Minutes:
     async def add(self, name: str) -> bool:
         """Count one more, unless that is too many."""
         return await self._store(name).hit(self._limit, name)
-
-    async def is_full(self, name: str) -> bool:
-        return not await self._store(name).test(self._limit, name)
 
     async def seconds_until_free(self, name: str) -> int:
         free_at = (await self._store(name).get_window_stats(self._limit, name)).reset_time

@@ -5,13 +5,14 @@ the pictures that it may bring, which cost most (both in `generations`).
 """
 
 import secrets
+from collections import Counter
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
-from fluxserve.api.describing import body, body_of, headers, query_of
+from fluxserve.api.describing import KEY_SCHEMA, body, body_of, headers, query_of
 from fluxserve.api.dialects.piapi.account import history_routes
 from fluxserve.api.dialects.piapi.answers import ERROR_CODES, echo_of, envelope
 from fluxserve.api.dialects.piapi.deliveries import delivery_routes
@@ -29,7 +30,6 @@ from fluxserve.api.dialects.piapi.requests import (
 from fluxserve.api.dialects.piapi.sub_app import Refusal, sub_app
 from fluxserve.api.reading import (
     LONGEST_DEADLINE_SECONDS,
-    LONGEST_IDEMPOTENCY_KEY,
     caller_of,
     checked,
     deadline_of,
@@ -47,13 +47,6 @@ from fluxserve.tasks import Caller, Sought
 UPLOADS_KEPT_SECONDS = 24 * 3600.0
 LARGEST_UPLOAD = 10_000_000
 
-KEY_SCHEMA = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": LONGEST_IDEMPOTENCY_KEY,
-    "pattern": "^[!-~]+$",
-    "description": "a name for this request: sent again with it within 24 hours, it makes nothing for a second time",
-}
 CREATE_HEADERS = headers(
     Idempotency_Key=KEY_SCHEMA,
     X_Deadline_Seconds={
@@ -70,7 +63,7 @@ CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
         409: "The same request is being taken in; ask again after Retry-After seconds",
         413: "The body is too large",
         422: "The Idempotency-Key came before with another body",
-        429: "The account's queue is full; ask again after Retry-After seconds",
+        429: "The queue is full; ask again after Retry-After seconds",
     }.items()
 }
 EVENT = {
@@ -90,7 +83,7 @@ EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 def create_app(context: Context) -> FastAPI:
     """The sub-application for everything under /api."""
     app = sub_app("PiAPI's task API", _about())
-    in_hand = InHand()
+    in_hand, followers = InHand(), Counter[str]()
 
     def picture_url(output: Output) -> str:
         return context.picture_url(output.id, output.key)
@@ -144,7 +137,8 @@ def create_app(context: Context) -> FastAPI:
     )
     async def events(task_id: str, request: Request) -> Response:
         caller = await caller_of(request, context)
-        return await follow(context, caller.account_id, task_id, request.headers.get("last-event-id", ""), picture_url)
+        last_event_id = request.headers.get("last-event-id", "")
+        return await follow(context, followers, caller.account_id, task_id, last_event_id, picture_url)
 
     @app.delete("/v1/task/{task_id}", summary="Cancel a task, waiting or being drawn")
     async def cancel(task_id: str, request: Request) -> JSONResponse:
@@ -167,7 +161,7 @@ def create_app(context: Context) -> FastAPI:
     @app.post(
         "/ephemeral_resource",
         summary="Upload a picture, for a day",
-        responses={status: CREATE_RESPONSES[status] for status in (409, 413, 422)},
+        responses={status: CREATE_RESPONSES[status] for status in (409, 413, 422, 429)},
         openapi_extra=body_of(Upload) | headers(Idempotency_Key=KEY_SCHEMA),
     )
     async def upload(request: Request) -> JSONResponse:
@@ -184,9 +178,13 @@ def create_app(context: Context) -> FastAPI:
     async def take_upload(upload: Upload, caller: Caller, repeatable: Repeatable | None) -> str:
         picture = await context.inputs.take_sent(caller.account_id, "file_data", upload.file_data, LARGEST_UPLOAD)
         wanted = secrets.token_hex(16)
-        upload_id = await context.queue.add_upload(
-            caller.account_id, wanted, picture.key, UPLOADS_KEPT_SECONDS, repeatable
-        )
+        try:
+            upload_id = await context.queue.add_upload(
+                caller.account_id, wanted, picture.key, UPLOADS_KEPT_SECONDS, repeatable
+            )
+        except Refused:
+            await context.inputs.discard([picture.key])
+            raise
         if upload_id != wanted:  # another server took this request in at the same time
             await context.inputs.discard([picture.key])
         return upload_id

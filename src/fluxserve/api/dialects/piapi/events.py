@@ -8,36 +8,55 @@ comes once, and last. Nothing is kept for readers, so a thousand of them cost no
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
 
 from fluxserve.api.context import Context
 from fluxserve.api.dialects.piapi.answers import task_data
-from fluxserve.domain.errors import Unavailable
+from fluxserve.domain.errors import TooMany, Unavailable
 from fluxserve.domain.task import Output, State, Task
 
 LOOK_SECONDS = 2.0  # without a signal
+RETRY_AFTER_SECONDS = 5
 COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
+MOST_FOLLOWERS = 100  # of one account: each looks at the database whenever its task changes
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 async def follow(
-    context: Context, account_id: str, task_id: str, last_event_id: str, picture_url: Callable[[Output], str]
+    context: Context,
+    followers: Counter[str],
+    account_id: str,
+    task_id: str,
+    last_event_id: str,
+    picture_url: Callable[[Output], str],
 ) -> Response:
-    """The events after `last_event_id`, all if it is none of ours. Raises `NotFound`."""
+    """The events after `last_event_id`, all if it is none of ours. Raises `NotFound`, or `TooMany` when as many
+    `followers` as an account may have are there.
+    """
     seen = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 10 else -1
     task = await context.queue.get(account_id, task_id)
     if seen > task.version:
         seen = -1
     if task.state.is_final and task.version == seen:
         return Response(status_code=204)  # the end was heard: a browser asks no more
-    return StreamingResponse(_events(context, task, seen, picture_url), media_type="text/event-stream", headers=HEADERS)
+    if followers[account_id] >= MOST_FOLLOWERS:
+        raise TooMany(
+            f"events: {MOST_FOLLOWERS} of this account's tasks are followed already; end one, or poll",
+            RETRY_AFTER_SECONDS,
+        )
+    events = _events(context, followers, task, seen, picture_url)
+    return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
 
-async def _events(context: Context, task: Task, seen: int, picture_url: Callable[[Output], str]) -> AsyncIterator[str]:
-    with context.queue.signals.listening(task.id) as changed:
+async def _events(
+    context: Context, followers: Counter[str], task: Task, seen: int, picture_url: Callable[[Output], str]
+) -> AsyncIterator[str]:
+    with _counted(followers, task.account_id), context.queue.signals.listening(task.id) as changed:
         silent = 0.0
         while True:
             changed.clear()  # before the look: what changes after it is seen by the next
@@ -60,6 +79,17 @@ async def _events(context: Context, task: Task, seen: int, picture_url: Callable
                 if silent >= COMMENT_SECONDS:
                     silent = 0.0
                     yield ": nothing new\n\n"
+
+
+@contextmanager
+def _counted(followers: Counter[str], account_id: str) -> Iterator[None]:
+    followers[account_id] += 1
+    try:
+        yield
+    finally:
+        followers[account_id] -= 1
+        if not followers[account_id]:
+            del followers[account_id]
 
 
 def _event(task: Task, data: dict[str, Any]) -> str:

@@ -72,7 +72,7 @@ async def main() -> None:
         accepted = await accept()
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
-    print(json.dumps({"accepted": accepted, "finished": finished}))
+    print(json.dumps({"accepted": accepted, "done": finished}))
 
 
 asyncio.run(main())

@@ -43,3 +43,4 @@ bench: setup  ## every benchmark, each beside what it is measured against
 	$(BIN)/python -m benchmarks.accept
 	$(BIN)/python -m benchmarks.first_picture
 	$(BIN)/python -m benchmarks.lora_switch
+	$(BIN)/python -m benchmarks.queue

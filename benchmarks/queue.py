@@ -6,11 +6,10 @@
     ours-postgresql    "picture" is flushed to the disk before its task is completed
     bentoml            BentoML's task queue over HTTP (SQLite, not flushed; a result is lost with its service)
     cog                Cog's asynchronous predictions over HTTP (in memory); their ends come by webhook
-    procrastinate      jobs on PostgreSQL, deferred and done in one process without HTTP: the floor of a durable queue
+    procrastinate      jobs on PostgreSQL, which client and worker reach without HTTP: the floor of a durable queue
 
 All do the same nothing with the same words, one worker process each. Servers, workers and databases are kept to the
-machine's first core and clients to the others, if there are any; procrastinate's process, which is client and worker in
-one, may take any.
+machine's first core and clients to the others, if there are any.
 
     accepted    callers submit again as soon as they are answered; the worker works meanwhile
     done        callers submit, ask every 10 ms whether it is done (for cog: are told), and submit again
@@ -212,10 +211,14 @@ def procrastinate(folder: Path, callers: int, seconds: float) -> dict[str, Seen]
     program = Path(peers.__file__).with_name("procrastinate_run.py")
     with postgres() as server:
         on_the_first_core(server.pid)
-        address = server.fresh(template="template1")
-        command = [str(programs / "python"), str(program), address, str(callers), str(seconds)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {what: Seen(latencies, seconds) for what, latencies in json.loads(ended.stdout).items()}
+        command = [str(programs / "python"), str(program), server.fresh(template="template1")]
+        with subprocess.Popen([*command, "work", str(callers)], stdout=subprocess.PIPE, preexec_fn=_serve) as worker:
+            assert worker.stdout is not None
+            worker.stdout.readline()  # it is ready
+            call = [*command, "call", str(callers), str(seconds)]
+            called = subprocess.run(call, capture_output=True, text=True, check=True, preexec_fn=_call)
+            worker.kill()
+    return {what: Seen(latencies, seconds) for what, latencies in json.loads(called.stdout).items()}
 
 
 SIDES: dict[str, Callable[[Path, int, float], dict[str, Seen]]] = {
@@ -240,7 +243,7 @@ def served(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, SERVERS),
+            preexec_fn=_serve,
         )
         try:
             asyncio.run(_until_ready(ready, word, process, log))
@@ -267,6 +270,14 @@ async def _until_ready(ready: str, word: str, process: subprocess.Popen[bytes], 
     sys.exit(f"{ready} did not answer:\n{log.read().decode(errors='replace')[-3000:]}")
 
 
+def _serve() -> None:
+    os.sched_setaffinity(0, SERVERS)
+
+
+def _call() -> None:
+    os.sched_setaffinity(0, CLIENTS)
+
+
 def on_the_first_core(pid: int) -> None:
     """A process that has started already; those that it starts from now on follow it."""
     os.sched_setaffinity(pid, SERVERS)
@@ -282,7 +293,7 @@ def measured(door: Door, callers: int, seconds: float) -> dict[str, Seen]:
 
 
 def _measured(door: Door, callers: int, seconds: float) -> dict[str, Seen]:
-    os.sched_setaffinity(0, CLIENTS)
+    _call()
     return asyncio.run(_both(door, callers, seconds))
 
 

@@ -1,6 +1,7 @@
 """procrastinate on PostgreSQL: jobs deferred and done, without HTTP, keys or credits: the floor of a durable queue.
 
-python procrastinate_run.py ADDRESS CALLERS SECONDS
+python procrastinate_run.py ADDRESS work CALLERS            works off jobs until it is killed
+python procrastinate_run.py ADDRESS call CALLERS SECONDS    defers them, and prints the seconds of each as JSON
 """
 
 import asyncio
@@ -9,70 +10,55 @@ import sys
 import time
 
 import procrastinate
+from procrastinate.jobs import Status
 
-ADDRESS, CALLERS, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+ADDRESS, PART, CALLERS = sys.argv[1], sys.argv[2], int(sys.argv[3])
+POLL_SECONDS = 0.01
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=ADDRESS, max_size=CALLERS + 4))
-done: dict[int, asyncio.Event] = {}
 
 
-@app.task(pass_context=True)
-async def draw(context: procrastinate.JobContext, prompt: str) -> str:
-    event = done.get(context.job.id or -1)
-    if event is not None:
-        event.set()
+@app.task(name="draw")
+async def draw(prompt: str) -> str:
     return prompt
 
 
-async def accept() -> list[float]:
-    """Each caller defers again as soon as the last job is accepted."""
-    latencies: list[float] = []
-    began = time.perf_counter()
-
-    async def caller() -> None:
-        while time.perf_counter() - began < SECONDS:
-            asked = time.perf_counter()
-            await draw.defer_async(prompt="a little red circle on a big blue square")
-            latencies.append(time.perf_counter() - asked)
-
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return latencies
-
-
-async def finish() -> list[float]:
-    """Each caller waits until its job is done: told in this very process, which is quicker than any poll."""
-    latencies: list[float] = []
-    began = time.perf_counter()
-
-    async def caller() -> None:
-        while time.perf_counter() - began < SECONDS:
-            asked = time.perf_counter()
-            number = await draw.defer_async(prompt="a little red circle on a big blue square")
-            event = done.setdefault(number, asyncio.Event())
-            while not event.is_set():
-                try:
-                    await asyncio.wait_for(event.wait(), 0.05)
-                except TimeoutError:
-                    status = await app.job_manager.get_job_status_async(number)
-                    if status is procrastinate.jobs.Status.SUCCEEDED:  # it was done before anybody listened
-                        break
-            latencies.append(time.perf_counter() - asked)
-
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return latencies
-
-
-async def main() -> None:
+async def work() -> None:
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
-        worker = asyncio.create_task(
-            app.run_worker_async(concurrency=CALLERS, install_signal_handlers=False, listen_notify=True)
-        )
-        await asyncio.sleep(1)
-        finished = await finish()
-        accepted = await accept()
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
-    print(json.dumps({"accepted": accepted, "done": finished}))
+        print("ready", flush=True)
+        await app.run_worker_async(concurrency=CALLERS)
 
 
-asyncio.run(main())
+async def defer() -> int:
+    return await draw.defer_async(prompt="a little red circle on a big blue square")
+
+
+async def finish() -> None:
+    number = await defer()
+    is_done = False
+    while not is_done:
+        await asyncio.sleep(POLL_SECONDS)
+        is_done = await app.job_manager.get_job_status_async(number) is Status.SUCCEEDED
+
+
+async def call(seconds: float) -> None:
+    async def again_and_again(act) -> list[float]:
+        latencies: list[float] = []
+        began = time.perf_counter()
+
+        async def caller() -> None:
+            while time.perf_counter() - began < seconds:
+                asked = time.perf_counter()
+                await act()
+                latencies.append(time.perf_counter() - asked)
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return latencies
+
+    async with app.open_async():
+        done = await again_and_again(finish)
+        accepted = await again_and_again(defer)
+    print(json.dumps({"done": done, "accepted": accepted}))
+
+
+asyncio.run(work() if PART == "work" else call(float(sys.argv[4])))

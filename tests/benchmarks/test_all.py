@@ -34,6 +34,16 @@ def test_lora_switch_draws_with_one_lora_with_kept_ones_and_with_ones_read_anew(
     assert all(row["ours s"] > 0 and row["plain s"] > 0 for row in result["figures"])
 
 
+def test_queue_takes_tasks_in_and_ends_them(tmp_path: Path) -> None:
+    result = run("queue", tmp_path, "--seconds", "0.3", "--rounds", "1", "--sides", "ours-sqlite,ours-postgresql")
+
+    assert [(row["what"], row["side"]) for row in result["figures"]] == [
+        ("accepted", "ours-sqlite"), ("accepted", "ours-postgresql"),
+        ("done", "ours-sqlite"), ("done", "ours-postgresql"),
+    ]  # fmt: skip
+    assert all(row["per second"] > 0 and row["p50 ms"] <= row["p99 ms"] for row in result["figures"])
+
+
 def test_a_table_is_markdown_with_its_columns_aligned() -> None:
     assert table([{"what": "one", "s": 0.123456}, {"what": "another", "s": None}]) == [
         "| what    | s      |",

@@ -7,17 +7,18 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select, update
 
 from fluxserve.dispatch import Dispatcher, dispatcher
 from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.task import MOVES, Move, State, Waiting
 from fluxserve.executors import Report as WorkerReport
 from fluxserve.executors import Slot
-from fluxserve.tasks import Held, verbs
+from fluxserve.tasks import verbs
 from fluxserve.tasks.schema import tasks
 from tests.dispatch import simulation
 from tests.dispatch.simulation import Report
+from tests.tasks.mutants import forget_statements
 
 ENOUGH = 100  # histories, from the given first, in which each fault below is noticed
 
@@ -68,22 +69,22 @@ def anywhere(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Wa
     return list(zip(sorted(waiting, key=lambda task: task.number), slots, strict=False))
 
 
-def move_without_guard(connection: Connection, move: Move, where: ColumnElement[bool], **values: Any) -> bool:
-    changed = connection.execute(update(tasks).where(where).values(state=MOVES[move][1], **values))
-    return bool(changed.rowcount)
+def move_without_guard(connection: Connection, move: Move, task_id: str, **values: Any) -> Row[Any]:
+    moved = update(tasks).where(tasks.c.id == task_id).values(state=MOVES[move][1], **values)
+    return connection.execute(moved.returning(tasks)).one()
 
 
-def held_by_anyone(held: Held) -> ColumnElement[bool]:
-    return (tasks.c.id == held.task_id) & (tasks.c.state == State.PROCESSING)
+def held_by_anyone() -> ColumnElement[bool]:
+    return (tasks.c.id == bindparam("of_task")) & (tasks.c.state == State.PROCESSING)
+
+
+def not_ended() -> Select[Any]:
+    return select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.ended_at.is_(None))
 
 
 def claim_of_what_is_claimed(*arguments: Any, claim: Any = verbs.claim) -> Any:
-    def locked(connection: Connection, where: Any) -> Any:
-        (by_id, _) = where.clauses
-        return connection.execute(select(tasks).where(by_id, tasks.c.ended_at.is_(None))).one_or_none()
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verbs, "_locked", locked)
+        patch.setattr(verbs, "_pending", not_ended)
         patch.setattr(verbs, "_move", move_without_guard)
         return claim(*arguments)
 
@@ -112,7 +113,7 @@ async def record_once(self: Dispatcher, report: WorkerReport) -> None:
         (dispatcher, "place", anywhere, "was handed to a worker of", 0),
         (verbs, "_turn", turn_of_any_pool, "began after|was given", 400),
         (verbs, "claim", claim_of_what_is_claimed, "went on from|processing to processing|never changes", 0),
-        (verbs, "_is_held", held_by_anyone, "was completed with|while its lease ran", 200),
+        (verbs, "_is_held", held_by_anyone, "was completed with|while its lease ran", 300),
         (verbs, "rescue", rescue_ignoring_leases, "while its lease ran|though nothing had happened", 0),
         (verbs, "shorten_leases", lambda *_arguments: None, "is still processing", 1100),
         (verbs, "_has_room", lambda *_arguments: True, "more tasks waiting and running than it may", 0),
@@ -134,8 +135,9 @@ def test_a_scheduler_that_is_wrong_is_found_out(
     where: Any, name: str, wrong: Callable[..., Any], law: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(where, name, wrong)
-
+    forget_statements()
     report = simulation.run(ENOUGH, first)
+    forget_statements()
 
     print(report.seeds, report.broken)
     assert report.broken is not None

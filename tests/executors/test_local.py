@@ -8,6 +8,7 @@ import pytest
 
 from fluxserve.domain.job import Cancelled, Done, Failed, Lost, Progress, Started
 from fluxserve.executors import LocalExecutor, Report, Slot, WorkerCommand
+from fluxserve.executors.local import LOOKED_BACK, MOST_PLACES, PLACES
 from tests.executors.conftest import command, job
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +49,20 @@ async def test_a_ready_worker_has_two_places() -> None:
         assert not executor.can_draw
         await until(executor, lambda: executor.can_draw)
         assert executor.free_slots() == [Slot("one", 0), Slot("one", 1)]
+
+
+async def test_a_worker_whose_jobs_take_no_time_has_more_places_until_one_does() -> None:
+    async with running(command("one")) as executor:
+        await until(executor, lambda: executor.can_draw)
+        for number in range(LOOKED_BACK):
+            assert len(executor.free_slots()) == PLACES
+            executor.assign(Slot("one", 0), job(str(number), "a cat"))
+            assert isinstance(await ending(executor), Done)
+        assert PLACES < len(executor.free_slots()) <= MOST_PLACES
+
+        executor.assign(Slot("one", 0), job("long", "wait"))
+        assert isinstance(await ending(executor), Done)
+        assert len(executor.free_slots()) == PLACES
 
 
 async def test_a_job_is_reported_from_its_start_to_its_pictures() -> None:

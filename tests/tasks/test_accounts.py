@@ -1,5 +1,6 @@
 """Accounts and keys."""
 
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ from sqlalchemy import Engine, select
 from fluxserve.domain.errors import InvalidInput, NotFound, Unauthorized
 from fluxserve.domain.task import State
 from fluxserve.tasks import Accounts, Database
-from fluxserve.tasks.accounts import KEY_PREFIX, key_id, new_key
+from fluxserve.tasks.accounts import KEY_PREFIX, KNOWN_SECONDS, key_id, new_key
 from fluxserve.tasks.audit import audit
 from fluxserve.tasks.schema import metadata
 from tests.tasks.conftest import Bench
@@ -148,6 +149,24 @@ async def test_an_account_has_several_keys_and_each_is_revoked_alone(accounts: A
     assert (await accounts.authenticate(second)).key_id == other.id
     with pytest.raises(Unauthorized):
         await accounts.authenticate(first)
+
+
+async def test_a_key_that_another_process_revoked_opens_nothing_after_a_second(
+    accounts: Accounts, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await accounts.create("studio", credits_usd=1, max_concurrent=3)
+    key, secret = await accounts.create_key(made.id)
+    now = time.monotonic()
+    monkeypatch.setattr("fluxserve.tasks.accounts.time.monotonic", lambda: now)
+    assert (await accounts.authenticate(secret)).key_id == key.id
+
+    database = Database(engine)
+    await Accounts(database).revoke_key(key.id)
+
+    assert (await accounts.authenticate(secret)).key_id == key.id
+    now += KNOWN_SECONDS
+    with pytest.raises(Unauthorized):
+        await accounts.authenticate(secret)
 
 
 async def test_what_is_not_there_is_said_to_be_missing(accounts: Accounts) -> None:

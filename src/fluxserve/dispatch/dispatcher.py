@@ -131,7 +131,7 @@ class Dispatcher:
                 self._held[job_id] = _Attempt(task)
                 self._none_held.clear()
                 try:
-                    images = await asyncio.to_thread(self._images, task)
+                    images = await asyncio.to_thread(self._images, task) if images_of(task.generation) else {}
                 except OSError:
                     log.exception("a picture that %s is drawn from can't be read", job_id)
                     message = "a picture that it was to be drawn from could not be read"

@@ -1,16 +1,18 @@
 """One child process per device, kept alive.
 
 A worker has two places: while it encodes one picture, the next is already being drawn, so its next job must be there
-before the last is finished. The child is started by name and spoken to in frames over its stdin and stdout
-(`fluxserve.domain.job`); what it prints goes to our stderr.
+before the last is finished. Where jobs take less time than to bring the next, it has more. The child is started by name
+and spoken to in frames over its stdin and stdout (`fluxserve.domain.job`); what it prints goes to our stderr.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +24,9 @@ from fluxserve.executors.base import Slot
 log = logging.getLogger(__name__)
 
 PLACES = 2
+MOST_PLACES = 16
+BRING_SECONDS = 0.05  # from the end of a job to the beginning of one that was not there yet: two commits and a read
+LOOKED_BACK = 8  # jobs
 LONGEST_PAUSE = 30.0  # seconds between starts of a worker that can't start
 WATCH_EVERY = 0.5
 
@@ -58,7 +63,7 @@ class LocalExecutor:
             Slot(worker.name, ahead, worker.pool)
             for worker in self._workers.values()
             if worker.is_ready
-            for ahead in range(len(worker.jobs), PLACES)
+            for ahead in range(len(worker.jobs), worker.places)
         ]
 
     def assign(self, slot: Slot, job: Job) -> None:
@@ -118,6 +123,15 @@ class _Worker:
         self._stall_seconds = stall_seconds
         self._process: asyncio.subprocess.Process | None = None
         self._heard_at = self._began_at = 0.0
+        self._busy_since = 0.0  # with the job that is its first
+        self._took: deque[float] = deque(maxlen=LOOKED_BACK)  # seconds of the last jobs
+
+    @property
+    def places(self) -> int:
+        """How many jobs it may have, as the longest of the last ones tells."""
+        if len(self._took) < LOOKED_BACK:
+            return PLACES
+        return min(MOST_PLACES, max(PLACES, 1 + math.ceil(BRING_SECONDS / max(0.001, *self._took))))
 
     async def keep_alive(self) -> None:
         """Start the child again whenever it ends: at once if it had been ready, with growing pauses if it never was."""
@@ -132,6 +146,8 @@ class _Worker:
             await asyncio.sleep(pause)
 
     def assign(self, job: Job) -> None:
+        if not self.jobs:
+            self._busy_since = time.monotonic()
         self.jobs[job.id] = _Held(job)
         self._send(job)
 
@@ -206,6 +222,9 @@ class _Worker:
                     self._reports.put_nowait(message)
             case Done(job_id) | Failed(job_id) | Cancelled(job_id):
                 if self.jobs.pop(job_id, None):
+                    if isinstance(message, Done):
+                        self._took.append(self._heard_at - self._busy_since)
+                    self._busy_since = self._heard_at
                     self._note_movement()
                     self._reports.put_nowait(message)
                     self._slots_changed.set()

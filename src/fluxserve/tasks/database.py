@@ -1,13 +1,14 @@
 """The one way to the database: a verb is a function of a connection, run inside a transaction.
 
 `Database.write` runs a verb and returns when its transaction is durable. All writes of a process go through one thread
-that takes whatever verbs are waiting, gives each a savepoint, and commits them together: a durable commit is a disk
-flush, and sixteen callers can share one. Nobody is answered before the commit. A verb that raises loses its own
-savepoint and nothing else. Several servers on one PostgreSQL have such a thread each, and their batches take turns:
-batches that lock the rows of several accounts, each in its own order, would end in deadlocks, of which each costs a
-second. A deadlock with somebody else, which PostgreSQL ends, is tried again verb by verb.
+that takes whatever verbs are waiting and commits them together: a durable commit is a disk flush, and sixteen callers
+can share one. Nobody is answered before the commit. If a verb raises, nothing was done: all run again with a savepoint
+each, and that verb loses its own and nothing else. Several servers on one PostgreSQL have such a thread each, and their
+batches take turns: batches that lock the rows of several accounts, each in its own order, would end in deadlocks, of
+which each costs a second. A deadlock with somebody else, which PostgreSQL ends, is tried again verb by verb.
 
-`Database.read` runs a function on a reading connection of its own, beside the writer.
+`Database.read` runs a function on a reading connection of its own, beside the writer; `Database.glance` the same for a
+row or two by their keys, which in a file takes less time than the way to another thread and back.
 
 When the database is gone, every caller is told `Unavailable`. Whether a commit that was cut off was done is not known:
 a caller who gave an idempotency key asks again and is told.
@@ -18,8 +19,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
@@ -41,7 +43,10 @@ REFUSAL = (
     "the database can't be reached just now, and whether this was done is not known; send it again soon, with the same "
     "Idempotency-Key if it had one: then it is done once"
 )
-_TAKE_TURN = text("SELECT pg_advisory_xact_lock(:number)")
+# With the time once it is our turn. A batch has one time: asking anew for each of its verbs costs a way there and back.
+_TAKE_TURN = text(
+    "SELECT extract(epoch FROM clock_timestamp())::float8 FROM (SELECT pg_advisory_xact_lock(:number) OFFSET 0) AS turn"
+)
 _DATABASE_CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 
 
@@ -51,6 +56,10 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_shared = engine.dialect.name == "postgresql"  # with other servers, as a file never is
+        # In PostgreSQL each statement of such a transaction sees what is committed by then, and so does one without.
+        how = {"isolation_level": "AUTOCOMMIT"} if self.is_shared else {"reads_only": True}
+        self._reading = engine.execution_options(**how)
+        self._has_raised = False
         self._waiting: queue.SimpleQueue[tuple[Verb[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="database-read")
         self._writer = threading.Thread(target=self._write_all, name="database-write", daemon=True)
@@ -60,8 +69,8 @@ class Database:
         """The time that leases and deadlines go by, in unix seconds: the database's own where servers share one."""
         if not self.is_shared:
             return time.time()
-        seconds: float = connection.execute(_DATABASE_CLOCK).scalar_one()
-        return seconds
+        seconds: float | None = connection.get_execution_options().get("now")
+        return connection.execute(_DATABASE_CLOCK).scalar_one() if seconds is None else seconds
 
     async def write(self, verb: Verb[T]) -> T:
         """Run `verb` in a transaction; when this returns, what it did survives a power loss."""
@@ -77,6 +86,10 @@ class Database:
         """Run `look` on what is committed."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, look)
 
+    async def glance(self, look: Verb[T]) -> T:
+        """The same for a row or two by their keys."""
+        return await self.read(look) if self.is_shared else self._read(look)
+
     def close(self) -> None:
         """Finish what is waiting, then let go of the files."""
         self._waiting.put(None)
@@ -86,8 +99,14 @@ class Database:
 
     def _read(self, look: Verb[T]) -> T:
         try:
-            with self.engine.connect().execution_options(reads_only=True) as connection:
-                return look(connection)
+            with self._reading.connect() as connection:
+                try:
+                    return look(connection)
+                except ITS_OWN as error:
+                    if not error.connection_invalidated:
+                        raise
+                    connection.rollback()  # it broke while nobody used it, as all do when PostgreSQL starts again
+                    return look(connection)
         except ITS_OWN as error:
             raise _refusal(error) from error
 
@@ -121,10 +140,23 @@ class Database:
 
     def _transaction(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
         """Run them and commit. Returns how each future is to be ended."""
+        if not self._has_raised:
+            try:
+                return self._all_or_none(running)
+            except ITS_OWN:
+                raise
+            except BaseException:
+                self._has_raised = True  # where one verb is refused, the next one often is too
+        return self._apart(running)
+
+    def _all_or_none(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
+        with self._begun() as connection:
+            return [_ending(future.set_result, verb(connection)) for verb, future in running]
+
+    def _apart(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
         endings: list[Callable[[], None]] = []
-        with self.engine.begin() as connection:
-            if self.is_shared:
-                connection.execute(_TAKE_TURN, {"number": TURN})
+        self._has_raised = False
+        with self._begun() as connection:
             for verb, future in running:
                 try:
                     with connection.begin_nested():
@@ -132,10 +164,33 @@ class Database:
                 except ITS_OWN:
                     raise  # the database itself: nothing of this batch may be believed
                 except BaseException as error:
+                    self._has_raised = True
                     endings.append(_ending(future.set_exception, error))
                 else:
                     endings.append(_ending(future.set_result, result))
         return endings
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end; in a shared database once it is our turn."""
+        with self.engine.connect() as connection:
+            if self.is_shared:
+                connection.execution_options(now=self._take_turn(connection))
+            else:
+                connection.begin()
+            yield connection
+            connection.commit()
+
+    def _take_turn(self, connection: Connection) -> float:
+        """Returns the database's time."""
+        try:
+            now: float = connection.execute(_TAKE_TURN, {"number": TURN}).scalar_one()
+        except ITS_OWN as error:
+            if not error.connection_invalidated:
+                raise
+            connection.rollback()  # as in `_read`
+            now = connection.execute(_TAKE_TURN, {"number": TURN}).scalar_one()
+        return now
 
     def _alone(self, one: tuple[Verb[Any], Future[Any]]) -> list[Callable[[], None]]:
         """A verb in a transaction of its own, again and again while it collides with another server's."""

@@ -89,7 +89,6 @@ def open_postgresql(address: str) -> Engine:
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         isolation_level="READ COMMITTED",
-        pool_pre_ping=True,  # after a restart of the database the first caller meets a new connection, not a dead one
         connect_args={"connect_timeout": BUSY_SECONDS, "options": " ".join(map(str, options)), **KEEPALIVES},
     )
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, true, union_all, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, true, union_all, update
 
 from fluxserve.domain.errors import NotFound, TooMany
 from fluxserve.domain.task import Output, Repeatable, State
@@ -13,6 +13,8 @@ from fluxserve.tasks.rows import lock_account, output_of
 from fluxserve.tasks.schema import inputs, outputs, previews, tasks, uploads
 
 NOTHING = "no picture has this address, or it has expired"
+# Built once: building a statement costs more than running it, and this one runs for every task.
+_FORGET_PREVIEW = delete(previews).where(previews.c.task_id == bindparam("of_task"))
 FINAL = tuple(state for state in State if state.is_final)
 
 
@@ -134,4 +136,4 @@ def preview(connection: Connection, task_id: str) -> bytes | None:
 
 
 def forget_preview(connection: Connection, task_id: str) -> None:
-    connection.execute(delete(previews).where(previews.c.task_id == task_id))
+    connection.execute(_FORGET_PREVIEW, {"of_task": task_id})

@@ -91,13 +91,13 @@ class Queue:
 
     async def made_before(self, account_id: str, repeatable: Repeatable) -> Task | None:
         """The task that this request made when it came first, as it was then. Raises `KeyReused`."""
-        return await self._database.read(
+        return await self._database.glance(
             lambda connection: repeats.made_before(connection, self._clock(connection), account_id, repeatable)
         )
 
     async def get(self, account_id: str, task_id: str) -> Task:
         """Raises `NotFound`, also for another account's task."""
-        return await self._database.read(lambda connection: verbs.get(connection, account_id, task_id))
+        return await self._database.glance(lambda connection: verbs.get(connection, account_id, task_id))
 
     async def cancel(self, account_id: str, task_id: str) -> Task:
         """Raises `NotFound`."""
@@ -122,7 +122,7 @@ class Queue:
 
     async def preview(self, task_id: str) -> bytes | None:
         """How a task that is being drawn looks so far, as a small PNG."""
-        return await self._database.read(lambda connection: pictures.preview(connection, task_id))
+        return await self._database.glance(lambda connection: pictures.preview(connection, task_id))
 
     # ------------------------------------------------------------ for the floor
 
@@ -183,7 +183,7 @@ class Queue:
 
     async def stored(self, picture_id: str) -> Stored:
         """An output or an upload, by its address. Raises `NotFound` when there is none, or no longer."""
-        return await self._database.read(
+        return await self._database.glance(
             lambda connection: pictures.stored(connection, self._clock(connection), picture_id)
         )
 
@@ -205,7 +205,7 @@ class Queue:
 
     async def uploaded_before(self, account_id: str, repeatable: Repeatable) -> str | None:
         """The id of the upload that this request made when it came first. Raises `KeyReused`."""
-        return await self._database.read(
+        return await self._database.glance(
             lambda connection: repeats.uploaded_before(connection, self._clock(connection), account_id, repeatable)
         )
 

@@ -9,6 +9,8 @@ from fluxserve.domain.generation import from_json
 from fluxserve.domain.task import Output, State, Task, Webhook
 from fluxserve.tasks.schema import accounts, outputs, tasks
 
+# Built once: building a statement costs more than running it, and these run for every task.
+_OUTPUTS = select(outputs).where(outputs.c.task_id == bindparam("of_task")).order_by(outputs.c.position)
 _ACCOUNT_LOCK = select(accounts.c.id).where(accounts.c.id == bindparam("of_account")).with_for_update()
 
 
@@ -33,7 +35,7 @@ def row_of(connection: Connection, task_id: str) -> Row[Any]:
 def task_of(connection: Connection, row: Row[Any]) -> Task:
     pictures: tuple[Output, ...] = ()
     if row.state == State.COMPLETED:
-        found = connection.execute(select(outputs).where(outputs.c.task_id == row.id).order_by(outputs.c.position))
+        found = connection.execute(_OUTPUTS, {"of_task": row.id})
         pictures = tuple(output_of(each) for each in found)
     return Task(
         id=row.id,

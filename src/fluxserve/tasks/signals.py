@@ -9,9 +9,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from fluxserve.tasks.database import Database
 
@@ -23,7 +24,6 @@ CHANNEL = "fluxserve"
 WAKE = "wake"  # a task may have become claimable
 CANCEL = "cancel"  # one that runs should be stopped
 POST = "post"  # there may be a webhook to send
-_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 
 
 class Signals:
@@ -41,9 +41,9 @@ class Signals:
 
     def announcing(self, connection: Connection, signals: Iterable[str], result: T) -> T:
         """Tell the other servers, once this transaction has been committed. Returns `result`."""
-        if self._is_shared:
-            for signal in signals:
-                connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": signal})
+        if self._is_shared and (payloads := list(signals)):
+            numbered = {f"payload_{number}": payload for number, payload in enumerate(payloads)}
+            connection.execute(_notifying(len(payloads)), {"channel": CHANNEL, **numbered})
         return result
 
     def give(self, *signals: str) -> None:
@@ -75,3 +75,8 @@ class Signals:
             self._listeners[task_id].discard(listener)
             if not self._listeners[task_id]:
                 del self._listeners[task_id]
+
+
+@cache
+def _notifying(count: int) -> TextClause:
+    return text(f"SELECT {', '.join(f'pg_notify(:channel, :payload_{number})' for number in range(count))}")

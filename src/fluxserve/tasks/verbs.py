@@ -7,9 +7,24 @@ and the attempt number they expect, so a worker that comes late changes nothing.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Select,
+    Update,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from fluxserve.domain.credits import work
 from fluxserve.domain.errors import Abandoned, CancelledByCaller, Expired, NotFound, TooMany, shown
@@ -52,6 +67,7 @@ _ROOM = select(accounts.c.max_concurrent - _count(OPEN)).where(accounts.c.id == 
 _STAGED = select(_count((State.STAGED,)))
 _NEW_TASK = insert(tasks)
 _NEW_INPUT = insert(inputs)
+_NEW_OUTPUTS = insert(outputs)
 _TASK = select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.account_id == bindparam("of_account"))
 _LAST_TURN = select(func.coalesce(func.max(tasks.c.turn), 0))
 _STANDING = select(accounts.c.served, (accounts.c.max_concurrent - _count((State.PROCESSING,))).label("free")).where(
@@ -213,7 +229,7 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
     """
     claimed = []
     for task_id in task_ids:
-        row = _locked(connection, (tasks.c.id == task_id) & (tasks.c.state == State.PENDING))
+        row = connection.execute(_pending(), {"of_task": task_id}).one_or_none()
         if row is None:
             continue
         lock_account(connection, row.account_id)
@@ -221,11 +237,11 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
         if standing.free <= 0:  # its account's limit was lowered when it was pending already
             continue
         turn = _turn(connection, standing.served, row.pool)
-        _move(
+        moved = _move(
             connection,
             Move.CLAIM,
-            tasks.c.id == task_id,
-            attempt=tasks.c.attempt + 1,
+            task_id,
+            attempt=row.attempt + 1,
             lease_until=now + lease_seconds,
             started_at=now,
             step=None,
@@ -233,7 +249,7 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
         )
         if turn is not None:
             connection.execute(_GIVEN, {"of_account": row.account_id, "given": turn + row.work})
-        claimed.append(task_of(connection, row_of(connection, task_id)))
+        claimed.append(task_of(connection, moved))
     return claimed
 
 
@@ -266,9 +282,7 @@ def progress(
 
     False if the attempt holds the task no longer.
     """
-    is_held = _touch(
-        connection, held, lease_until=now + lease_seconds, step=step, steps=steps, version=tasks.c.version + 1
-    )
+    is_held = _touch(connection, held, is_seen=True, lease_until=now + lease_seconds, step=step, steps=steps)
     if is_held and preview:
         pictures.set_preview(connection, held.task_id, preview)
     return is_held
@@ -289,14 +303,14 @@ def finish(connection: Connection, now: float, held: Held, ending: Ending, losse
 
     Returns the task as it is now, or None if this attempt held it no longer: then nothing changes.
     """
-    row = _locked(connection, _is_held(held))
+    row = connection.execute(_holding(), _as_parameters(held)).one_or_none()
     if row is None:
         return None
     task = task_of(connection, row)
     pictures.forget_preview(connection, held.task_id)
     match ending:
         case Completed(finished):
-            _complete(connection, now, task, finished)
+            return _complete(connection, now, task, finished)
         case Errored(CancelledByCaller.code) if row.cancel_code == Expired.code:
             _end(connection, now, task, Move.FAIL, Expired.code, _expired(task))
         case Errored(code, message):
@@ -364,7 +378,7 @@ def rescue(connection: Connection, now: float, losses_allowed: int, *, everythin
 
 def _stop(connection: Connection, now: float, task_id: str, move: Move, code: str, message: str) -> None:
     """End a waiting task by `move`; mark one that runs. One that has ended stays as it is."""
-    row = _locked(connection, tasks.c.id == task_id)
+    row = connection.execute(select(tasks).where(tasks.c.id == task_id).with_for_update()).one_or_none()
     if row is None or State(row.state).is_final:
         return
     if row.state in MOVES[move][0]:
@@ -373,9 +387,9 @@ def _stop(connection: Connection, now: float, task_id: str, move: Move, code: st
         connection.execute(update(tasks).where(tasks.c.id == task_id).values(cancel_wished_at=now, cancel_code=code))
 
 
-def _complete(connection: Connection, now: float, task: Task, finished: tuple[Output, ...]) -> None:
+def _complete(connection: Connection, now: float, task: Task, finished: tuple[Output, ...]) -> Task:
     connection.execute(
-        insert(outputs),
+        _NEW_OUTPUTS,
         [
             {
                 "id": picture.id,
@@ -392,17 +406,18 @@ def _complete(connection: Connection, now: float, task: Task, finished: tuple[Ou
             for position, picture in enumerate(finished)
         ],
     )
-    _move(connection, Move.COMPLETE, tasks.c.id == task.id, ended_at=now, lease_until=None)
+    moved = _move(connection, Move.COMPLETE, task.id, ended_at=now, lease_until=None)
     ledger.settle(connection, now, task.account_id, task.id, task.price)
     outbox.post(connection, now, task)
     promote(connection, task.account_id)
+    return task_of(connection, moved)
 
 
 def _end(connection: Connection, now: float, task: Task, move: Move, code: str, message: str, **values: Any) -> None:
     _move(
         connection,
         move,
-        tasks.c.id == task.id,
+        task.id,
         ended_at=now,
         lease_until=None,
         error_code=code,
@@ -417,7 +432,7 @@ def _end(connection: Connection, now: float, task: Task, move: Move, code: str, 
 def _back_to_pending(connection: Connection, now: float, row: Row[Any], move: Move, *, losses: int) -> None:
     """To try again; or, if it was to be stopped meanwhile, to end so."""
     begun_anew = {"started_at": None, "step": None, "steps": None}
-    _move(connection, move, tasks.c.id == row.id, lease_until=None, losses=losses, **begun_anew)
+    _move(connection, move, row.id, lease_until=None, losses=losses, **begun_anew)
     if row.cancel_code == Expired.code:
         _stop(connection, now, row.id, Move.EXPIRE, Expired.code, _expired(task_of(connection, row)))
     elif row.cancel_wished_at is not None:
@@ -431,14 +446,11 @@ def _expired(task: Task) -> str:
 
 def promote(connection: Connection, account_id: str) -> None:
     """As many of the account's oldest staged tasks as there is room for become pending."""
-    while _has_room(connection, account_id):
-        oldest = (
-            select(func.min(tasks.c.number))
-            .where(tasks.c.account_id == account_id, tasks.c.state == State.STAGED, IS_OPEN)
-            .scalar_subquery()
-        )
-        if not _move(connection, Move.PROMOTE, tasks.c.number == oldest):
+    staged = connection.execute(_staged(), {"of_account": account_id}).scalars()
+    for task_id in staged.all():
+        if not _has_room(connection, account_id):
             return
+        _move(connection, Move.PROMOTE, task_id)
 
 
 def _has_room(connection: Connection, account_id: str) -> bool:
@@ -446,26 +458,71 @@ def _has_room(connection: Connection, account_id: str) -> bool:
     return room > 0
 
 
-def _move(connection: Connection, move: Move, where: ColumnElement[bool], **values: Any) -> bool:
-    """One row of the table of moves as one guarded update. False if no task was in a state it starts from."""
+def _move(connection: Connection, move: Move, task_id: str, **values: Any) -> Row[Any]:
+    """One row of the table of moves as one guarded update. Returns the task's row as it is now."""
+    parameters = {"of_task": task_id} | {f"new_{name}": value for name, value in values.items()}
+    return connection.execute(_moving(move, *values), parameters).one()
+
+
+def _touch(connection: Connection, held: Held, *, is_seen: bool = False, **values: Any) -> bool:
+    """False if the attempt holds its task no longer. The task's version grows if callers can see the change."""
+    parameters = _as_parameters(held) | {f"new_{name}": value for name, value in values.items()}
+    return bool(connection.execute(_touching(is_seen, *values), parameters).rowcount)
+
+
+# ---------------------------------------------------------------- statements that are built at their first use
+
+
+@cache
+def _moving(move: Move, *columns: str) -> ReturningUpdate[Any]:
     befores, after, _ = MOVES[move]
-    changed = connection.execute(
+    return (
         update(tasks)
-        .where(where, tasks.c.state.in_(befores))
-        .values(state=after, version=tasks.c.version + 1, **values)
+        .where(tasks.c.id == bindparam("of_task"), or_(*(tasks.c.state == before for before in befores)))
+        .values(state=after, version=tasks.c.version + 1, **_new(columns))
+        .returning(tasks)
     )
-    return bool(changed.rowcount)
 
 
-def _touch(connection: Connection, held: Held, **values: Any) -> bool:
-    changed = connection.execute(update(tasks).where(_is_held(held)).values(**values))
-    return bool(changed.rowcount)
+@cache
+def _touching(is_seen: bool, *columns: str) -> Update:
+    grown = {"version": tasks.c.version + 1} if is_seen else {}
+    return update(tasks).where(_is_held()).values(**grown, **_new(columns))
 
 
-def _is_held(held: Held) -> ColumnElement[bool]:
-    return (tasks.c.id == held.task_id) & (tasks.c.attempt == held.attempt) & (tasks.c.state == State.PROCESSING)
+@cache
+def _holding() -> Select[Any]:
+    """The task that an attempt holds; no other server changes it until this transaction ends."""
+    return select(tasks).where(_is_held()).with_for_update()
 
 
-def _locked(connection: Connection, where: ColumnElement[bool]) -> Row[Any] | None:
-    """A task that no other server changes until this transaction ends."""
-    return connection.execute(select(tasks).where(where).with_for_update()).one_or_none()
+@cache
+def _pending() -> Select[Any]:
+    """The same of a task that waits to be claimed."""
+    return select(tasks).where(tasks.c.id == bindparam("of_task"), tasks.c.state == State.PENDING).with_for_update()
+
+
+@cache
+def _staged() -> Select[Any]:
+    """An account's staged tasks, oldest first."""
+    return (
+        select(tasks.c.id)
+        .where(tasks.c.account_id == bindparam("of_account"), tasks.c.state == State.STAGED, IS_OPEN)
+        .order_by(tasks.c.number)
+    )
+
+
+def _is_held() -> ColumnElement[bool]:
+    return (
+        (tasks.c.id == bindparam("of_task"))
+        & (tasks.c.attempt == bindparam("of_attempt"))
+        & (tasks.c.state == State.PROCESSING)
+    )
+
+
+def _as_parameters(held: Held) -> dict[str, Any]:
+    return {"of_task": held.task_id, "of_attempt": held.attempt}
+
+
+def _new(columns: tuple[str, ...]) -> dict[str, Any]:
+    return {name: bindparam(f"new_{name}") for name in columns}

@@ -563,7 +563,8 @@ class Server:
         """Cleanly; but for an outage, nothing waits for its lease to run out then."""
         await self.upkeep.stop()
         await self.dispatcher.stop(self._world.chance.uniform(0, 3), asyncio.Event())
-        self._world.laws.stops(self)
+        if self.is_up:  # it may have crashed meanwhile
+            self._world.laws.stops(self)
         self.crash()
 
     def crash(self) -> None:

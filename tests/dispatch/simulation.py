@@ -381,6 +381,7 @@ class Line(Database):
     def __init__(self, world: "World", server: "Server") -> None:
         self.is_shared = world.plan.shares
         self.cut_until = 0.0
+        self.refusals = 0
         self._world = world
         self._server = server
 
@@ -398,8 +399,11 @@ class Line(Database):
         """A look changes nothing: its way back may as well be the beginning of what follows."""
         await self._way()
         if not self._server.is_up or self._world.loop.now < self._world.refused_until:
+            self.refusals += 1
             raise Outage("it can't be reached")
         return self._world.transaction(look, self._server)
+
+    glance = read
 
     async def _way(self) -> None:
         await asyncio.sleep(self._world.chance.uniform(0, self._world.distance))
@@ -561,9 +565,10 @@ class Server:
 
     async def stop(self) -> None:
         """Cleanly; but for an outage, nothing waits for its lease to run out then."""
+        refusals = self.line.refusals
         await self.upkeep.stop()
         await self.dispatcher.stop(self._world.chance.uniform(0, 3), asyncio.Event())
-        if self.is_up:  # it may have crashed meanwhile
+        if self.is_up and self.line.refusals == refusals:  # it may have crashed meanwhile, or the database been away
             self._world.laws.stops(self)
         self.crash()
 

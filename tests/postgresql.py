@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from fluxserve.tasks import migrate, open_postgresql
@@ -60,6 +61,10 @@ class Postgres:
     def run(self, statement: str) -> None:
         with psycopg.connect(self._address, autocommit=True) as connection:
             connection.execute(statement)
+
+    def program(self, name: str, *arguments: str) -> None:
+        """One of those that come with it, such as pg_dump."""
+        subprocess.run([Path(psutil.Process(self.pid).exe()).with_name(name), *arguments], check=True)
 
     @property
     def pid(self) -> int:

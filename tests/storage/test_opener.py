@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from fluxserve.storage.opener import Opened, Opener, OpenError
+from fluxserve.storage.opener import Fit, Opened, Opener, OpenError
 from tests.storage import bombs
 
 pytestmark = pytest.mark.anyio
@@ -92,7 +92,7 @@ async def test_white_paint_is_the_mask_whatever_a_format_made_of_its_edge(
     options: dict[str, object],
 ) -> None:
     photo, disc = masked_photo()
-    opened = await opener.open_masked(encoded(photo, format, **options))
+    opened = await opener.open(encoded(photo, format, **options), mask="own")
     mask = Image.open(BytesIO(opened.mask), formats=["PNG"])
     assert mask.size == photo.size
     assert set(mask.get_flattened_data()) == {0, 255}
@@ -104,15 +104,71 @@ async def test_white_paint_is_the_mask_whatever_a_format_made_of_its_edge(
 async def test_what_is_transparent_is_in_the_mask_too(opener: Opener) -> None:
     image = Image.new("RGBA", (64, 32), "red")
     image.paste((0, 0, 0, 0), (0, 0, 32, 32))
-    opened = await opener.open_masked(encoded(image, "PNG"))
+    opened = await opener.open(encoded(image, "PNG"), mask="own")
     assert Image.open(BytesIO(opened.mask)).getbbox() == (0, 0, 32, 32)
 
 
 async def test_a_picture_without_white_has_no_mask_and_is_refused(opener: Opener) -> None:
     gray = encoded(Image.new("RGB", (64, 32), (235, 235, 235)), "PNG")
     with pytest.raises(OpenError, match="nothing in it is white or transparent"):
-        await opener.open_masked(gray)
+        await opener.open(gray, mask="own")
     assert (await opener.open(gray)).mask == b""
+
+
+async def test_a_mask_of_its_own_is_white_where_it_is_light_and_as_large_as_the_picture(opener: Opener) -> None:
+    mask = Image.new("L", (32, 16))
+    mask.paste(255, (16, 0, 32, 16))
+    opened = await opener.open(
+        encoded(Image.new("RGB", (64, 32), "red"), "PNG"), encoded(mask.convert("RGB"), "JPEG"), mask="white"
+    )
+    painted = Image.open(BytesIO(opened.mask))
+    assert painted.size == (64, 32)
+    assert painted.getbbox() == (32, 0, 64, 32)
+
+
+async def test_a_mask_of_its_own_may_be_the_transparent_part_of_it(opener: Opener) -> None:
+    mask = Image.new("RGBA", (64, 32), "black")
+    mask.paste((0, 0, 0, 0), (0, 0, 20, 32))
+    photo = encoded(Image.new("RGB", (64, 32), "red"), "PNG")
+    opened = await opener.open(photo, encoded(mask, "PNG"), mask="clear")
+    assert Image.open(BytesIO(opened.mask)).getbbox() == (0, 0, 20, 32)
+
+    with pytest.raises(OpenError, match="the mask has 32x32 pixels and the picture 64x32"):
+        await opener.open(photo, encoded(mask.resize((32, 32)), "PNG"), mask="clear")
+    for how in ("clear", "white"):
+        with pytest.raises(OpenError, match="nothing"):
+            await opener.open(photo, encoded(Image.new("RGB", (64, 32)), "PNG"), mask=how)
+    with pytest.raises(OpenError, match="nothing in it is transparent"):
+        await opener.open(photo, mask="alpha")
+
+
+async def test_several_pictures_become_one_side_by_side(opener: Opener) -> None:
+    opened = await opener.open(
+        *(
+            encoded(Image.new("RGB", size, colour), "PNG")
+            for size, colour in (((40, 40), "red"), ((40, 80), "lime"), ((80, 40), "blue"))
+        )
+    )
+    whole = pixels(opened)
+    assert whole.size == (40 + 20 + 80, 40)
+    assert [whole.getpixel((x, 20)) for x in (5, 50, 100)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize(
+    ("size", "fit", "expected"),
+    [
+        ((500, 300), Fit(32, 1440), (512, 288)),
+        ((2000, 1000), Fit(32, 1440), (1440, 704)),
+        ((100, 50), Fit(32, 1440, pixels=250_000), (704, 352)),
+        ((20, 2000), Fit(32, 1440), (32, 1440)),
+    ],
+)
+async def test_a_picture_and_its_mask_are_brought_to_a_size(
+    opener: Opener, size: tuple[int, int], fit: Fit, expected: tuple[int, int]
+) -> None:
+    photo = encoded(Image.new("RGB", size, "red"), "PNG")
+    opened = await opener.open(photo, encoded(Image.new("L", size, 255), "PNG"), mask="white", fit=fit)
+    assert (opened.width, opened.height) == expected == Image.open(BytesIO(opened.mask)).size == pixels(opened).size
 
 
 @pytest.mark.parametrize("name", bombs.BOMBS)

@@ -5,13 +5,13 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from fluxserve.domain.errors import InvalidInput, NotFound, Unavailable
-from fluxserve.storage import Fetcher, FetchError, Opened, Opener, OpenError, Shelf
+from fluxserve.storage import Fetcher, FetchError, Fit, Mask, Opened, Opener, OpenError, Shelf
 from fluxserve.tasks import Queue
 
 ALLOWED = "an http or https address, a data URI or base64 of one PNG, JPEG or WebP picture"
@@ -19,6 +19,10 @@ WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 AT_ONCE = 16  # pictures that are brought in at the same time; each may take some times its size in memory
 AT_ONCE_OF_ONE = 4  # account: an address may take half a minute, and others shall not wait for it
+
+
+Given = str | bytes
+"""A picture as its caller gives it: an address, a data URI or base64; or its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +74,35 @@ class Inputs:
         self._check_room = check_room
         self._places = Places()
 
-    async def take(self, account_id: str, field: str, text: str) -> Input:
-        """The picture that `text` gives or names. Raises `InvalidInput`, which says why not."""
+    async def take(self, account_id: str, field: str, *given: Given) -> Input:
+        """The picture that is given or named; of several, one with them side by side. Raises `InvalidInput`, which says
+        why not."""
         async with self._places.place(account_id):
-            opened = await self._opened(field, text, self._opener.open)
+            files = [await self._data(field, each) for each in given]
+            opened = await self._open(field, given[0], files)
             return await self._kept(opened.png, opened)
 
     async def take_sent(self, account_id: str, field: str, text: str, largest: int) -> Input:
         """The picture that `text` itself gives, of at most so many bytes. Raises `InvalidInput`, which says why not."""
         async with self._places.place(account_id):
             data = await asyncio.to_thread(self._decoded, field, text, largest)
-            opened = await self._open(field, text, data, self._opener.open)
+            opened = await self._open(field, text, [data])
             return await self._kept(opened.png, opened)
 
-    async def take_masked(self, account_id: str, field: str, text: str) -> tuple[Input, Input]:
-        """The picture and its own mask: white where it is white or transparent. Raises `InvalidInput`."""
+    async def take_masked(
+        self,
+        account_id: str,
+        field: str,
+        *given: Given,
+        mask: Mask,
+        mask_field: str = "mask",
+        fit: Fit | None = None,
+    ) -> tuple[Input, Input]:
+        """The picture and its mask, from where `mask` says: a second one is given for some. Raises `InvalidInput`."""
         async with self._places.place(account_id):
-            opened = await self._opened(field, text, self._opener.open_masked)
+            fields = (field, mask_field)
+            files = [await self._data(name, each) for name, each in zip(fields, given, strict=False)]
+            opened = await self._open(field, given[0], files, mask, fit)
             return await self._kept(opened.png, opened), await self._kept(opened.mask, opened)
 
     async def discard(self, keys: Iterable[str]) -> None:
@@ -94,16 +110,13 @@ class Inputs:
         for key in keys:
             await asyncio.to_thread(self._shelf.delete, key)
 
-    async def _opened(self, field: str, text: str, open_picture: Callable[[bytes], Awaitable[Opened]]) -> Opened:
-        return await self._open(field, text, await self._data(field, text), open_picture)
-
     async def _open(
-        self, field: str, text: str, data: bytes, open_picture: Callable[[bytes], Awaitable[Opened]]
+        self, field: str, given: Given, files: list[bytes], mask: Mask | None = None, fit: Fit | None = None
     ) -> Opened:
         try:
-            return await open_picture(data)
+            return await self._opener.open(*files, mask=mask, fit=fit)
         except OpenError as error:
-            raise InvalidInput(field, text, f"{error}; allowed is {ALLOWED}") from None
+            raise InvalidInput(field, given[:40], f"{error}; allowed is {ALLOWED}") from None
 
     async def _kept(self, png: bytes, opened: Opened) -> Input:
         self._check_room()
@@ -114,7 +127,12 @@ class Inputs:
             raise Unavailable("the picture can't be stored just now; try later") from error
         return Input(key, opened.width, opened.height)
 
-    async def _data(self, field: str, text: str) -> bytes:
+    async def _data(self, field: str, given: Given) -> bytes:
+        if isinstance(given, bytes):
+            if len(given) > self._largest:
+                raise InvalidInput(field, given[:20], f"it has more than the {self._largest} bytes that are taken")
+            return given
+        text = given
         if own := self._own_picture.fullmatch(text):
             return await self._stored(field, text, own[1])
         if WEB_ADDRESS.match(text):

@@ -53,6 +53,7 @@ class Dispatcher:
         self._clock = clock
         self._held: dict[str, _Attempt] = {}  # by job id: what our workers have
         self._none_held = asyncio.Event()
+        self._is_awaited = asyncio.Event()  # a preview, by a caller whom it was promised
         self._endings: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._is_stopping = False
@@ -167,6 +168,8 @@ class Dispatcher:
         if attempt := self._held.get(report.job_id):
             preview = report.preview or (attempt.unwritten.preview if attempt.unwritten else b"")
             attempt.step, attempt.unwritten = report.step, replace(report, preview=preview)
+            if report.preview and attempt.task.generation.previews:
+                self._is_awaited.set()
 
     def _record_soon(self, report: Report) -> None:
         """Storing and committing take their time, and may have to be tried again: what is next need not wait for it."""
@@ -233,7 +236,8 @@ class Dispatcher:
     # ------------------------------------------------------------ by the clock
 
     async def _write_progress(self) -> None:
-        await asyncio.sleep(self._progress_every)
+        await _first_of(self._is_awaited, within_seconds=self._progress_every)
+        self._is_awaited.clear()
         for attempt in list(self._held.values()):
             if report := attempt.unwritten:
                 attempt.unwritten = None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 RANDOM_SEED = -1
 LARGEST_SEED = 2**63 - 1
+USUAL_QUALITY = 92
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -121,7 +122,10 @@ class Generation:
     """One request for `count` pictures of one kind by one catalogue model.
 
     `width` and `height` are pixels of the finished picture. `guidance_scale` is None where the model has none.
-    Picture number i is drawn with `seed` + i.
+    Picture number i is drawn with `seed` + i. `quality` is that of JPEG and WebP files, 0 to 100.
+
+    `previews` are looks at each picture before it is finished, in its format and at its size, that its caller is to
+    have; with 0, what its followers see is a pixel for each position of the latents, now and then.
     """
 
     model: str
@@ -133,6 +137,8 @@ class Generation:
     seed: int
     count: int = 1
     format: ImageFormat = "png"
+    quality: int = USUAL_QUALITY
+    previews: int = 0
     lora: Lora | None = None
     control: Control | None = None
 

@@ -12,17 +12,18 @@ from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
 from fluxserve.engine.denoise import Estimate, IsCancelled, denoise
-from fluxserve.engine.finish import Drawn
+from fluxserve.engine.finish import Drawn, finish
 from fluxserve.engine.loras import Loras
 from fluxserve.engine.png import Pixels
 from fluxserve.engine.preview import Previews
-from fluxserve.engine.safety import Safety
+from fluxserve.engine.safety import FlaggedError, Safety
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Flux, Loader
 
 Preview = Callable[[], bytes]
-"""Makes a small PNG file of the picture as it looks so far: a pixel for each position of its latents. Empty where there
-is a safety check, which looks at finished pictures only: nothing that it might flag is shown before."""
+"""Makes a file of the picture as it looks so far: a small PNG with a pixel for each position of its latents; or, where
+the generation promises previews, what the finished file would be. Empty where it must not be shown: a safety check
+looks at whole pictures only, so there is no small one beside it, and none that it flags."""
 OnProgress = Callable[[int, int, Preview], None]
 """Told (step, steps, preview) after each step, those of all pictures counted together. The preview is of the picture
 that is being drawn."""
@@ -61,9 +62,12 @@ class Engine:
         self._loras.put_on(flux.own.transformer, generation.lora)
         size = drawing_size(flux.row, generation.width, generation.height)
         pictures: list[Drawn] = []
+        small = partial(self._small_preview, flux, size)
+        look = partial(self._promised_preview, flux, generation, images, size)
 
         def on_step(step: int, steps: int, estimate: Estimate) -> None:
-            preview = partial(self._preview, flux, size, estimate)
+            seed = generation.seeds[len(pictures)]
+            preview = partial(look, seed, estimate) if generation.previews else partial(small, estimate)
             on_progress(len(pictures) * steps + step, generation.count * steps, preview)
 
         with torch.inference_mode():
@@ -80,11 +84,29 @@ class Engine:
             pictures.append(Drawn(annotated, generation.seed, is_map=True))
         return pictures
 
-    def _preview(self, flux: Flux, size: tuple[int, int], estimate: Estimate) -> bytes:
+    def _small_preview(self, flux: Flux, size: tuple[int, int], estimate: Estimate) -> bytes:
         if self._safety is not None:
             return b""
         columns, rows = (side // flux.pixels_per_token for side in size)
         return self._previews.paint(flux.shared.vae, estimate(), rows, columns)
+
+    def _promised_preview(
+        self,
+        flux: Flux,
+        generation: Generation,
+        images: Mapping[str, bytes],
+        size: tuple[int, int],
+        seed: int,
+        estimate: Estimate,
+    ) -> bytes:
+        columns, rows = (side // flux.pixels_per_token for side in size)
+        pixels = decode(flux.shared.vae, estimate().to(flux.dtype), rows, columns)
+        if self._safety is not None:
+            try:
+                self._safety.check(pixels)
+            except FlaggedError:
+                return b""
+        return finish(Drawn(pixels, seed), generation, images).data
 
     def _annotated(self, control: Control | None, images: Mapping[str, bytes], size: tuple[int, int]) -> Pixels | None:
         return None if control is None else self._annotators.annotate(control.type, images[control.image], size)

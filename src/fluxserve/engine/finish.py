@@ -12,8 +12,6 @@ from fluxserve.domain.job import Picture
 from fluxserve.engine.canvas import canvas_of, paste_back
 from fluxserve.engine.png import Pixels, encode_png
 
-QUALITY = 92  # of JPEG and WebP, where 100 is the most
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -30,7 +28,7 @@ def finish(drawn: Drawn, generation: Generation, images: Mapping[str, bytes]) ->
     pixels = resample(drawn.pixels, width, height)
     if isinstance(generation.kind, Inpaint | Outpaint) and not drawn.is_map:
         pixels = paste_back(pixels, canvas_of(generation.kind, images))
-    return Picture(encode(pixels, generation.format), width, height, drawn.seed)
+    return Picture(encode(pixels, generation.format, generation.quality), width, height, drawn.seed)
 
 
 def resample(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -40,9 +38,9 @@ def resample(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def encode(pixels: Pixels, image_format: ImageFormat) -> bytes:
+def encode(pixels: Pixels, image_format: ImageFormat, quality: int) -> bytes:
     if image_format == "png":
         return encode_png(pixels)
     file = BytesIO()
-    Image.fromarray(pixels).save(file, image_format, quality=QUALITY)
+    Image.fromarray(pixels).save(file, image_format, quality=quality)
     return file.getvalue()

@@ -139,6 +139,11 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     return engine, str(loader.device)
 
 
+def steps_with_previews(steps: int, previews: int) -> set[int]:
+    """The steps after which a promised preview is sent: evenly spread, fewer if there are too few steps."""
+    return {max(1, steps * number // (previews + 1)) for number in range(1, previews + 1)} - {steps}
+
+
 def tiny_picture(members: tuple[str, ...]) -> Generation:
     """The least there is to draw, with one of `members`."""
     model = next((name for name, model in MODELS.items() if model.member in members), "flux1-schnell")
@@ -197,9 +202,13 @@ class Worker:
 
         def on_progress(step: int, steps: int, preview: "Preview") -> None:
             nonlocal previewed_at
-            is_due = time.monotonic() - previewed_at >= PREVIEW_SECONDS
-            is_last = step % (steps // job.generation.count) == 0  # of its picture: what follows is the picture itself
-            if is_due and not is_last:
+            steps_of_one = steps // job.generation.count
+            step_of_one = step % steps_of_one  # 0 at its last: what follows is the picture itself
+            if job.generation.previews:
+                is_due = step_of_one in steps_with_previews(steps_of_one, job.generation.previews)
+            else:
+                is_due = step_of_one != 0 and time.monotonic() - previewed_at >= PREVIEW_SECONDS
+            if is_due:
                 previewed_at = time.monotonic()
                 self._line.send(Progress(job.id, step, steps, preview()))
             else:

@@ -8,7 +8,7 @@ from fluxserve.storage.addresses import AddressError, raw, web_address
 from fluxserve.storage.disk import OWNER_FILE, Shelf
 from fluxserve.storage.fetch import Fetcher, FetchError
 from fluxserve.storage.guard import BlockedAddressError, GuardedBackend
-from fluxserve.storage.opener import Opened, Opener, OpenError
+from fluxserve.storage.opener import Fit, Mask, Opened, Opener, OpenError
 from fluxserve.storage.room import Room
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "BlockedAddressError",
     "FetchError",
     "Fetcher",
+    "Fit",
     "GuardedBackend",
+    "Mask",
     "OpenError",
     "Opened",
     "Opener",

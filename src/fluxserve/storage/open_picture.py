@@ -3,9 +3,13 @@
 Run by `fluxserve.storage.opener` as a process of its own, with little memory and no way back: decoders of foreign bytes
 are where faults are found. It imports nothing of fluxserve.
 
-Both ways a message is a big-endian 32-bit length and so many bytes. A question is two: PLAIN or MASKED, and the
-picture's file. An answer is three: a JSON object, either {"width", "height", "has_alpha"} or {"refused"}; the PNG,
-empty if refused; and its mask, empty unless that was asked for.
+Both ways a message is a big-endian 32-bit length and so many bytes. A question is a JSON object, {"files", "mask",
+"fit"}, and so many files. An answer is three: a JSON object, either {"width", "height", "has_alpha"} or {"refused"};
+the PNG, empty if refused; and its mask, empty unless that was asked for.
+
+`mask` is null or where the mask comes from: "own", where the picture is white or transparent; "alpha", where it is
+transparent; "white", where a second picture is; "clear", where a second one is transparent. Without one, several files
+become one picture, side by side. `fit` is null or the size to bring it to: {"multiple", "longest", "pixels"}.
 """
 
 import functools
@@ -15,7 +19,7 @@ import struct
 import sys
 import warnings
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
@@ -25,11 +29,12 @@ LONGEST_SIDE = 8192
 SHORTEST_SIDE = 16
 MOST_MEMORY = 1 << 30  # bytes of address space
 LENGTH = struct.Struct(">I")
-PLAIN, MASKED = b"plain", b"masked"
+PAPER = "white"  # between pictures of different heights
 WHITE = 250  # of each channel, at least, where a picture was painted over with white
 NEARLY_WHITE = 230  # what JPEG makes of white where it meets a colour
 BLOCK = 8  # pixels: how far from white that can be
 OPAQUE = 128  # of the alpha channel, at least, where a picture is not to be painted
+LIGHT = 128  # of a mask's grey, at least, where the picture under it is to be painted
 SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B")
 
 
@@ -86,13 +91,81 @@ def mask_of(image: Image.Image) -> Image.Image:
     return mask
 
 
-def answer(how: bytes, data: bytes) -> tuple[dict[str, object], bytes, bytes]:
+def alpha_of(image: Image.Image) -> Image.Image:
+    """White where the picture is transparent, black elsewhere."""
+    if image.mode != "RGBA":
+        raise RefusedError("nothing in it is transparent, so there is nothing to paint")
+    return image.getchannel("A").point(lambda value: 0 if value >= OPAQUE else 255)
+
+
+def white_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """White where `mask` is light, black where it is dark, and of that size."""
+    light = mask.convert("L").resize(size, Image.Resampling.BILINEAR).point(lambda value: 255 if value >= LIGHT else 0)
+    if not light.getbbox():
+        raise RefusedError("nothing in the mask is white, so there is nothing to paint")
+    return light
+
+
+def clear_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """White where `mask`, of that size, is transparent."""
+    if mask.size != size:
+        raise RefusedError(
+            f"the mask has {mask.width}x{mask.height} pixels and the picture {size[0]}x{size[1]}: they must be the same"
+        )
+    return alpha_of(mask)
+
+
+def side_by_side(images: list[Image.Image]) -> Image.Image:
+    """One picture of several, all as high as the first, from left to right; smaller if it were too large."""
+    height = images[0].height
+    widths = [max(1, round(image.width * height / image.height)) for image in images]
+    scale = min(1.0, LONGEST_SIDE / sum(widths), (MOST_PIXELS / (sum(widths) * height)) ** 0.5)
+    sizes = [(max(1, int(width * scale)), max(1, int(height * scale))) for width in widths]
+    whole = Image.new("RGB", (sum(width for width, _ in sizes), sizes[0][1]), PAPER)
+    left = 0
+    for image, size in zip(images, sizes, strict=True):
+        part = image.resize(size, Image.Resampling.LANCZOS)
+        whole.paste(part, (left, 0), part.getchannel("A") if part.mode == "RGBA" else None)
+        left += size[0]
+    return whole
+
+
+def fitted(size: tuple[int, int], multiple: int, longest: int, pixels: int | None) -> tuple[int, int]:
+    """The size of the same shape with at most `longest` along a side, about so many `pixels` if that is asked, and
+    sides that are multiples."""
+    width, height = size
+    scale = (pixels / (width * height)) ** 0.5 if pixels else 1.0
+    scale = min(scale, longest / max(width, height))
+    most = longest // multiple * multiple
+    return (
+        min(most, max(multiple, round(width * scale / multiple) * multiple)),
+        min(most, max(multiple, round(height * scale / multiple) * multiple)),
+    )
+
+
+def answer(wish: Any, files: list[bytes]) -> tuple[dict[str, object], bytes, bytes]:
     try:
-        image = opened(data)
-        mask = _png(mask_of(image)) if how == MASKED else b""
+        images = [opened(data) for data in files]
+        image, mask = images[0], None
+        match wish["mask"]:
+            case "own":
+                mask = mask_of(image)
+            case "alpha":
+                mask = alpha_of(image)
+            case "white":
+                mask = white_of(images[1], image.size)
+            case "clear":
+                mask = clear_of(images[1], image.size)
+            case _ if len(images) > 1:
+                image = side_by_side(images)
+        if wish["fit"]:
+            size = fitted(image.size, **wish["fit"])
+            image = image.resize(size, Image.Resampling.LANCZOS)
+            mask = mask and mask.resize(size, Image.Resampling.NEAREST)
     except RefusedError as error:
         return {"refused": str(error)}, b"", b""
-    return {"width": image.width, "height": image.height, "has_alpha": image.mode == "RGBA"}, _png(image), mask
+    head: dict[str, object] = {"width": image.width, "height": image.height, "has_alpha": image.mode == "RGBA"}
+    return head, _png(image), _png(mask) if mask else b""
 
 
 def _png(image: Image.Image) -> bytes:
@@ -105,10 +178,10 @@ def _png(image: Image.Image) -> bytes:
 def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Until `incoming` ends."""
     while length := incoming.read(LENGTH.size):
-        how = incoming.read(*LENGTH.unpack(length))
-        data = incoming.read(*LENGTH.unpack(incoming.read(LENGTH.size)))
-        head, *files = answer(how, data)
-        for part in (json.dumps(head).encode(), *files):
+        wish = json.loads(incoming.read(*LENGTH.unpack(length)))
+        files = [incoming.read(*LENGTH.unpack(incoming.read(LENGTH.size))) for _ in range(wish["files"])]
+        head, *pictures = answer(wish, files)
+        for part in (json.dumps(head).encode(), *pictures):
             outgoing.write(LENGTH.pack(len(part)))
             outgoing.write(part)
         outgoing.flush()

@@ -5,9 +5,9 @@ import json
 import struct
 import sys
 from asyncio.subprocess import PIPE, Process
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 PROGRAM = Path(__file__).with_name("open_picture.py")
 PROCESSES = 2
@@ -19,11 +19,25 @@ class OpenError(Exception):
     """It is no picture that we open; the message says why, in words for the caller."""
 
 
+Mask = Literal["own", "alpha", "white", "clear"]
+"""Where a picture is to be painted: where it is white or transparent itself, where it is transparent, where a second
+picture is white, or where a second one is transparent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The size to bring a picture to: sides that are multiples, at most `longest`, and about so many `pixels`."""
+
+    multiple: int
+    longest: int
+    pixels: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A caller's picture as plain PNG: RGB, or RGBA if any of it is transparent; upright, without metadata.
 
-    `mask`, if it was asked for, is a PNG of the same size: white where the picture is white or transparent, else black.
+    `mask`, if it was asked for, is a PNG of the same size: white where the picture is to be painted, else black.
     """
 
     png: bytes
@@ -42,21 +56,18 @@ class Opener:
         for _ in range(PROCESSES):
             self._places.put_nowait(None)
 
-    async def open(self, data: bytes) -> Opened:
-        """Raises `OpenError`."""
-        return await self._open(b"plain", data)
+    async def open(self, *files: bytes, mask: Mask | None = None, fit: Fit | None = None) -> Opened:
+        """A picture; with a `mask`, from where that says; several, without one, become one side by side.
 
-    async def open_masked(self, data: bytes) -> Opened:
-        """With the picture's own mask. Raises `OpenError`, for a picture without one too."""
-        return await self._open(b"masked", data)
-
-    async def _open(self, how: bytes, data: bytes) -> Opened:
+        Raises `OpenError`, also where there is nothing to paint.
+        """
+        wish = {"files": len(files), "mask": mask, "fit": fit and asdict(fit)}
         process = await self._places.get()
         try:
             if process is None or process.returncode is not None:
                 process = await _started()
             async with asyncio.timeout(self._seconds):
-                head, png, mask = await _asked(process, how, data)
+                head, png, painted = await _asked(process, json.dumps(wish).encode(), *files)
         except BaseException as error:  # whatever it was, this process has half a conversation behind it
             if process is not None:
                 await _ended(process)
@@ -70,7 +81,7 @@ class Opener:
             self._places.put_nowait(process)
         if "refused" in head:
             raise OpenError(head["refused"])
-        return Opened(png, mask, **head)
+        return Opened(png, painted, **head)
 
     async def stop(self) -> None:
         for _ in range(PROCESSES):
@@ -84,10 +95,10 @@ async def _started() -> Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-I", str(PROGRAM), stdin=PIPE, stdout=PIPE, env={})
 
 
-async def _asked(process: Process, how: bytes, data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+async def _asked(process: Process, *question: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
-    for part in (how, data):
+    for part in question:
         process.stdin.write(LENGTH.pack(len(part)))
         process.stdin.write(part)
     await process.stdin.drain()

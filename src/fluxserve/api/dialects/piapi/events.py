@@ -104,5 +104,6 @@ async def _data(context: Context, task: Task, picture_url: Callable[[Output], st
     data = {"task_id": task.id, "status": str(task.state), "step": task.step or 0, "steps": task.steps or 0}
     preview = await context.queue.preview(task.id) if task.state is State.PROCESSING else None
     if preview:
-        data["preview"] = f"data:image/png;base64,{base64.b64encode(preview).decode()}"
+        kind = task.generation.format if task.generation.previews else "png"
+        data["preview"] = f"data:image/{kind};base64,{base64.b64encode(preview).decode()}"
     return data

@@ -62,7 +62,7 @@ class Taking:
         return taken
 
     async def take_masked(self, name: str, text: str) -> tuple[Input, Input]:
-        both = await self.inputs.take_masked(self.account_id, name, text)
+        both = await self.inputs.take_masked(self.account_id, name, text, mask="own")
         self.keys += [taken.key for taken in both]
         return both
 

@@ -79,6 +79,12 @@ class ServerSettings(Group):
     stop_seconds: float = Field(
         30.0, ge=0, description="How long a stop waits for pictures being drawn before it gives them back to the queue."
     )
+    wait_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="How long a caller of OpenAI's and Segmind's APIs is kept waiting for a picture; then 504, and the "
+        "task goes on.",
+    )
     largest_body: int = Field(32_000_000, ge=1000, description="Bytes of a request's body that are read at most.")
 
     @field_validator("public_url")
@@ -145,18 +151,36 @@ class QueueSettings(Group):
 
 
 class PriceSettings(Group):
-    """Points for one picture of each model."""
+    """Points for one picture of each product: of PiAPI's models, or as the other doors sell them."""
 
     price_schnell: int = Field(20_000, ge=0, description="Points for a picture of flux1-schnell; US$ 1 is 10,000,000.")
     price_dev: int = Field(150_000, ge=0, description="Points for a picture of flux1-dev.")
     price_dev_advanced: int = Field(200_000, ge=0, description="Points for a picture of flux1-dev-advanced.")
 
+    price_fill_dev: int = Field(200_000, ge=0, description="Points for a picture of Segmind's flux-fill-dev.")
+    price_gpt_4o_image: int = Field(200_000, ge=0, description="Points for a picture of gpt-4o-image.")
+    price_image_low: int = Field(110_000, ge=0, description="Points for a square picture of gpt-image-1, quality low.")
+    price_image_low_oblong: int = Field(160_000, ge=0, description="The same, 1536x1024 or 1024x1536.")
+    price_image_medium: int = Field(420_000, ge=0, description="The same as price_image_low, quality medium.")
+    price_image_medium_oblong: int = Field(630_000, ge=0, description="The same, 1536x1024 or 1024x1536.")
+    price_image_high: int = Field(1_670_000, ge=0, description="The same as price_image_low, quality high.")
+    price_image_high_oblong: int = Field(2_500_000, ge=0, description="The same, 1536x1024 or 1024x1536.")
+
     @property
-    def of_models(self) -> dict[str, int]:
+    def of_products(self) -> dict[str, int]:
+        """By the names of `Submission.product`."""
         return {
             "flux1-schnell": self.price_schnell,
             "flux1-dev": self.price_dev,
             "flux1-dev-advanced": self.price_dev_advanced,
+            "flux-fill-dev": self.price_fill_dev,
+            "gpt-4o-image": self.price_gpt_4o_image,
+            "gpt-image-1 low": self.price_image_low,
+            "gpt-image-1 low oblong": self.price_image_low_oblong,
+            "gpt-image-1 medium": self.price_image_medium,
+            "gpt-image-1 medium oblong": self.price_image_medium_oblong,
+            "gpt-image-1 high": self.price_image_high,
+            "gpt-image-1 high oblong": self.price_image_high_oblong,
         }
 
 

@@ -135,6 +135,7 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
         "origins": frozenset({ORIGIN}),
         "public_url": PUBLIC_URL,
         "largest_body": 100_000,
+        "wait_seconds": 5.0,
         "abilities": abilities("flux1"),  # everything there is
         "lora_names": lambda: frozenset({"mjv6", "anime", "MyOwn"}),
         "can_draw": lambda: False,

@@ -87,7 +87,7 @@ async def test_a_bad_deadline_is_refused_by_name_value_and_what_is_allowed(door:
 
 async def test_prices_come_from_the_settings(sqlite: Engine, tmp_path: Path) -> None:
     settings = config.load({"FLUXSERVE_PRICE_SCHNELL": "7", "FLUXSERVE_PRICE_DEV_ADVANCED": "0"})
-    async with open_door(sqlite, tmp_path, rules=Rules(prices=settings.price.of_models)) as door:
+    async with open_door(sqlite, tmp_path, rules=Rules(prices=settings.price.of_products)) as door:
         frozen = [
             (await created(door, body))["meta"]["usage"]["frozen"]
             for body in (cat(batch_size=3), cat("Qubico/flux1-dev"), cat("Qubico/flux1-dev-advanced"))

@@ -7,9 +7,10 @@ from fluxserve.domain.generation import Generation
 POINTS_PER_USD = 10_000_000
 
 
-def price(generation: Generation, prices: Mapping[str, int]) -> int:
-    """Points for all its pictures, by the prices of one of each model; 10,000,000 points are one US dollar."""
-    return prices[generation.model] * generation.count
+def price(generation: Generation, prices: Mapping[str, int], product: str | None = None) -> int:
+    """Points for all its pictures, by the prices of one of each product, if not of its model; 10,000,000 points are one
+    US dollar."""
+    return prices[product or generation.model] * generation.count
 
 
 def points(usd: float) -> int:

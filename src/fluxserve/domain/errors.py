@@ -17,6 +17,7 @@
     │       └── InFlight        the same request is being taken in already
     ├── Unavailable             we can't just now; try later. Whether it was done may be unknown
     │   └── NoRoom              the disk is nearly full; nothing was accepted or charged
+    ├── NotYet                  a caller has waited long enough; the task goes on
     └── TaskFailed              an accepted task ended without pictures; it is not charged
         ├── DrawingFailed       the engine raised an error
         ├── Flagged             a picture was drawn that must not be shown
@@ -119,6 +120,10 @@ class Unavailable(FluxserveError):
 
 class NoRoom(Unavailable):
     code = "no_room"
+
+
+class NotYet(FluxserveError):
+    code = "not_yet"
 
 
 class TaskFailed(FluxserveError):

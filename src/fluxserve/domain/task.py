@@ -80,7 +80,8 @@ class Submission:
     """What a door hands to the queue.
 
     `request` is what the door must be able to echo. A private task is drawn by its account's own workers, for nothing.
-    `deadline_seconds` after now it fails, if it has not ended; None stands for the setting's.
+    `deadline_seconds` after now it fails, if it has not ended; None stands for the setting's. `product` is what it is
+    priced as: None stands for the generation's model.
     """
 
     account_id: str
@@ -91,6 +92,7 @@ class Submission:
     webhook: Webhook | None = None
     deadline_seconds: float | None = None
     repeatable: Repeatable | None = None
+    product: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

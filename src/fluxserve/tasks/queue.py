@@ -31,7 +31,7 @@ __all__ = ["Held", "Queue", "Rules"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`prices` are points a picture, by model."""
+    """`prices` are points a picture, by product."""
 
     lease_seconds: float = 30.0
     losses_allowed: int = 3
@@ -39,7 +39,7 @@ class Rules:
     most_waiting: int = 100_000
     most_uploads: int = 500
     deadline_seconds: float = 86_400.0
-    prices: Mapping[str, int] = field(default_factory=lambda: PriceSettings().of_models)
+    prices: Mapping[str, int] = field(default_factory=lambda: PriceSettings().of_products)
 
 
 class Queue:
@@ -63,9 +63,9 @@ class Queue:
 
     # ------------------------------------------------------------ for callers
 
-    def price(self, generation: Generation) -> int:
+    def price(self, generation: Generation, product: str | None = None) -> int:
         """What it would cost in the public pool, in points."""
-        return price(generation, self._rules.prices)
+        return price(generation, self._rules.prices, product)
 
     async def submit(self, asked: Submission) -> Task:
         """Accept a task. When this returns it is durable and its price is held.
@@ -82,7 +82,7 @@ class Queue:
                 now,
                 asked,
                 task_id=str(uuid.uuid4()),
-                price=self.price(asked.generation),
+                price=self.price(asked.generation, asked.product),
                 deadline=now + (asked.deadline_seconds or self._rules.deadline_seconds),
                 most_staged=self._rules.most_staged,
             )

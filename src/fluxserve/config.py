@@ -184,6 +184,13 @@ class PriceSettings(Group):
         }
 
 
+class ImageSettings(Group):
+    image_qualities: str = Field(
+        "low=flux1-schnell:4,medium=flux1-dev:20,high=flux1-dev:28",
+        description="What OpenAI's qualities are drawn with, by commas: QUALITY=MODEL:STEPS for low, medium and high.",
+    )
+
+
 class WebhookSettings(Group):
     webhook_gaps: str = Field(
         "5,5,30,120,600,1800,3600,7200,14400,28800,28800",
@@ -284,6 +291,7 @@ class Settings(Group):
     account: AccountSettings = AccountSettings()
     queue: QueueSettings = QueueSettings()
     price: PriceSettings = PriceSettings()
+    image: ImageSettings = ImageSettings()
     webhook: WebhookSettings = WebhookSettings()
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import IO
 
@@ -17,7 +17,8 @@ from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, Rates, 
 from fluxserve.api.dialects.piapi import webhook_body
 from fluxserve.config import EVERYWHERE, EngineSettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
-from fluxserve.domain.catalog import LORA_FILES, abilities
+from fluxserve.domain.catalog import LORA_FILES, Means, Quality, abilities, qualities_of
+from fluxserve.domain.errors import InvalidInput
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.workers import worker_commands
 from fluxserve.storage import OWNER_FILE, Fetcher, GuardedBackend, Opener, Room, Shelf
@@ -125,6 +126,7 @@ class Server:
                 public_url=url,
                 largest_body=settings.server.largest_body,
                 wait_seconds=settings.server.wait_seconds,
+                qualities=_qualities(settings),
                 abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
                 lora_names=lambda: _lora_names(settings.engine),
                 can_draw=lambda: executor.can_draw,
@@ -237,6 +239,14 @@ class Server:
         if is_new:
             file.unlink()
         return None  # another server on this database showed its own; `fluxserve keys create` makes one more
+
+
+def _qualities(settings: Settings) -> Mapping[Quality, Means]:
+    """Raises `StartError`."""
+    try:
+        return qualities_of(settings.image.image_qualities)
+    except InvalidInput as error:
+        raise StartError(error.message) from None
 
 
 def _opened(settings: Settings) -> Database:

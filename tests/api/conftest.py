@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from sqlalchemy import Connection, Engine
 
 from fluxserve.api import Context, Hosts, Inputs, Rates, create_app
-from fluxserve.domain.catalog import abilities
+from fluxserve.config import ImageSettings
+from fluxserve.domain.catalog import abilities, qualities_of
 from fluxserve.domain.task import Ending, Output, Task
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_postgresql, open_sqlite
@@ -136,6 +137,7 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
         "public_url": PUBLIC_URL,
         "largest_body": 100_000,
         "wait_seconds": 5.0,
+        "qualities": qualities_of(ImageSettings().image_qualities),
         "abilities": abilities("flux1"),  # everything there is
         "lora_names": lambda: frozenset({"mjv6", "anime", "MyOwn"}),
         "can_draw": lambda: False,

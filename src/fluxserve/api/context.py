@@ -1,10 +1,11 @@
 """What every door is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fluxserve.api.inputs import Inputs
 from fluxserve.api.perimeter import Hosts, Rates
+from fluxserve.domain.catalog import Means, Quality
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Outbox, Queue
 
@@ -14,7 +15,8 @@ class Context:
     """`lora_names`, `can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end.
 
     `abilities` are those of the family that draws. Requests come by one of `hosts`; `origins` are of pages elsewhere
-    that may call us. A caller of a synchronous door waits for `wait_seconds` at most. `admin_key` opens /admin, which is closed without one."""
+    that may call us. `admin_key` opens /admin, which is closed without one. A caller of a synchronous door waits for
+    `wait_seconds` at most; `qualities` are what OpenAI's are drawn with."""
 
     queue: Queue
     accounts: Accounts
@@ -27,6 +29,7 @@ class Context:
     public_url: str
     largest_body: int
     wait_seconds: float
+    qualities: Mapping[Quality, Means]
     abilities: frozenset[str]
     lora_names: Callable[[], frozenset[str]]
     can_draw: Callable[[], bool]

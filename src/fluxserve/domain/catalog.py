@@ -9,6 +9,7 @@ gaps with another.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import ControlType, Edit, Generation, Inpaint, Outpaint
@@ -90,6 +91,33 @@ MODELS: dict[str, Model] = {
         Model("flux1-dev-advanced", "dev", 25, 40, default_guidance=3.5),
     )
 }
+
+
+Quality = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a quality is drawn with."""
+
+    model: str
+    steps: int
+
+
+def qualities_of(text: str) -> dict[Quality, Means]:
+    """From QUALITY=MODEL:STEPS, by commas. Raises `InvalidInput` unless each quality has a model and steps of its."""
+    told = dict(part.strip().partition("=")[::2] for part in text.split(","))
+    qualities: dict[Quality, Means] = {}
+    for quality in get_args(Quality):
+        name, _, steps = told.pop(quality, "").partition(":")
+        model = MODELS.get(name)
+        if model is None or not steps.isdecimal() or not 1 <= int(steps) <= model.most_steps:
+            allowed = f"allowed is {quality}=MODEL:STEPS, with one of {', '.join(MODELS)} and steps that it allows"
+            raise InvalidInput("image_qualities", text, allowed)
+        qualities[quality] = Means(name, int(steps))
+    if told:
+        raise InvalidInput("image_qualities", text, f"allowed are {', '.join(get_args(Quality))}, and no other")
+    return qualities
 
 
 @dataclass(frozen=True, slots=True)

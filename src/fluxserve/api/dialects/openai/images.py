@@ -1,0 +1,124 @@
+"""The Images API: pictures from words, and from other pictures.
+
+Each request is a task, submitted and waited for; a caller who hangs up cancels it.
+"""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from fluxserve.api.context import Context
+from fluxserve.api.describing import KEY_SCHEMA, body_of, headers
+from fluxserve.api.dialects.openai.answers import failure, openai_app
+from fluxserve.api.dialects.openai.image_drawing import Files, to_drawing
+from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, Asked, EditImage, GenerateImage, form_schema
+from fluxserve.api.dialects.openai.image_stream import answer_of, events, in_base64
+from fluxserve.api.reading import Form, caller_of, checked, read_body, read_form, repeatable_of
+from fluxserve.api.repeats import InHand
+from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
+from fluxserve.domain.errors import InvalidInput, NoRoom, Refused
+from fluxserve.domain.generation import images_of
+from fluxserve.domain.task import Repeatable, State, Submission, Task
+from fluxserve.tasks import Caller
+
+ABOUT = """Send your key as `Authorization: Bearer` or as `X-API-Key`. The models are `gpt-image-1`, `gpt-4o-image` and
+the names of FLUX's own. Pictures are always answered as base64."""
+STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+TASK_ID = "x-task-id"
+HUNG_UP = 499  # nobody hears it
+
+
+def create_images_app(context: Context) -> FastAPI:
+    """The sub-application for everything under /v1/images."""
+    app = openai_app("OpenAI's Images API", ABOUT)
+    in_hand = InHand()
+
+    @app.post(
+        "/generations",
+        summary="Pictures from words",
+        openapi_extra=body_of(GenerateImage) | headers(Idempotency_Key=KEY_SCHEMA),
+    )
+    async def generate(request: Request) -> Response:
+        caller = await caller_of(request, context)
+        values = await read_body(request, context.largest_body)
+        asked = checked(GenerateImage, values)
+        return await answered(request, caller, asked, None, repeatable_of(request, values))
+
+    @app.post(
+        "/edits",
+        summary="Pictures from others: changed as the words say, or drawn where a mask is transparent",
+        openapi_extra=form_schema() | headers(Idempotency_Key=KEY_SCHEMA),
+    )
+    async def edit(request: Request) -> Response:
+        caller = await caller_of(request, context)
+        form = await read_form(request, context.largest_body)
+        asked, files = checked(EditImage, form.texts), _files(form)
+        return await answered(request, caller, asked, files, repeatable_of(request, form.digest()))
+
+    async def answered(
+        request: Request, caller: Caller, asked: Asked, files: Files | None, repeatable: Repeatable | None
+    ) -> Response:
+        asked.check()
+        with in_hand.taking(caller.account_id, repeatable):
+            task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
+            if task is None:
+                task = await submit(asked, files, caller, repeatable)
+        if asked.stream:
+            told = events(context, task, "image_edit" if files else "image_generation")
+            return StreamingResponse(told, media_type="text/event-stream", headers={**STREAMED, TASK_ID: task.id})
+        try:
+            task = await unless_hung_up(request, until_ended(context.queue, task, context.wait_seconds))
+        except HungUp:
+            await context.queue.cancel(caller.account_id, task.id)
+            return Response(status_code=HUNG_UP)
+        return await answer(task)
+
+    async def submit(asked: Asked, files: Files | None, caller: Caller, repeatable: Repeatable | None) -> Task:
+        drawing = await to_drawing(asked, files, caller.account_id, context.inputs, context.qualities)
+        submission = Submission(
+            account_id=caller.account_id,
+            request={
+                "model": asked.drawn_model,
+                "task_type": "edit" if files else "generation",
+                "config": {"service_mode": "", "webhook_config": {"endpoint": "", "secret": ""}},
+                "input": {"prompt": asked.prompt},
+                "answer": drawing.answer,
+            },
+            generation=drawing.generation,
+            api_key_id=caller.key_id,
+            repeatable=repeatable,
+            product=drawing.product,
+        )
+        try:
+            task = await context.queue.submit(submission)
+        except (Refused, NoRoom):
+            await context.inputs.discard(images_of(drawing.generation))
+            raise
+        if task.generation is not drawing.generation:  # another server took this request in at the same time
+            await context.inputs.discard(images_of(drawing.generation))
+        return task
+
+    async def answer(task: Task) -> Response:
+        if task.state is State.FAILED:
+            error, status = failure(task)
+            return JSONResponse({"error": error}, status, {TASK_ID: task.id})
+        return JSONResponse(
+            {
+                "created": int(task.created_at),
+                **answer_of(task),
+                "data": [{"b64_json": await in_base64(context, output)} for output in task.outputs],
+            },
+            headers={TASK_ID: task.id},
+        )
+
+    return app
+
+
+def _files(form: Form) -> Files:
+    """Raises `InvalidInput`."""
+    images = [*form.files.get("image", ()), *form.files.get("image[]", ())]
+    masks = form.files.get("mask", [])
+    if not 1 <= len(images) <= MOST_IMAGES:
+        raise InvalidInput("image", f"{len(images)} files", f"allowed are 1 to {MOST_IMAGES}, as image or image[]")
+    if len(masks) > 1:
+        raise InvalidInput("mask", f"{len(masks)} files", "allowed is one")
+    return Files(tuple(images), masks[0] if masks else None)

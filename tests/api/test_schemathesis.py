@@ -6,6 +6,7 @@ they don't allow is refused, is tested elsewhere: a prompt of spaces, a picture 
 be told by a schema, and fields that nobody knows are ignored.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ from schemathesis.core.result import Ok
 from sqlalchemy import Engine
 from starlette.routing import Mount
 
-from fluxserve.domain.task import Completed
-from fluxserve.tasks import open_postgresql
+from fluxserve.domain.task import Completed, Output
+from fluxserve.tasks import Held, open_postgresql
 from tests.api.conftest import ADMIN_KEY, KEY, Door, open_door, picture
 from tests.postgresql import Postgres
 
-KEYS = {"": "", "/api": KEY, "/account": KEY, "/admin": ADMIN_KEY}
+KEYS = {"": "", "/api": KEY, "/account": KEY, "/admin": ADMIN_KEY, "/v1/images": KEY}
 TOLD = (
     "not_a_server_error",
     "status_code_conformance",
@@ -80,7 +81,24 @@ def opened(engine: Engine, folder: Path) -> Iterator[House]:
             return {"task_id": task_id, "account_id": account.id, "key_id": key.id, "name": f"{'a' * 32}.png"}
 
         with portal.wrap_async_context_manager(door.client_with(None)) as client:
-            yield House(portal, door, client, portal.call(prepared))
+            real = portal.call(prepared)
+            drawing = portal.start_task_soon(draw_all, door)
+            yield House(portal, door, client, real)
+            drawing.cancel()
+
+
+async def draw_all(door: Door) -> None:
+    """Callers who hold the line are answered."""
+    number = 0
+    while True:
+        await asyncio.sleep(0.005)
+        for waiting in await door.queue.waiting(16):
+            number += 1
+            key = f"drawn-{number}.png"
+            door.shelf.put(key, b"a picture")
+            output = Output(f"{number:032}", key, "image/png", 9, 64, 64, 1, 1e12)
+            for task in await door.queue.claim([waiting.task_id]):
+                await door.queue.finish(Held(task.id, task.attempt), Completed((output,)))
 
 
 @pytest.fixture

@@ -11,16 +11,18 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 from PIL import Image
+from sqlalchemy import Engine
 from starlette.routing import Mount
 
 from fluxserve.domain.generation import images_of
 from fluxserve.domain.task import Completed
-from tests.api.conftest import Door, cat, picture
+from tests.api.conftest import Door, cat, open_door, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +43,8 @@ OPERATIONS = {
     ("GET", "/api/open/tasks/histories"): 200,
     ("GET", "/account/info"): 200,
     ("GET", "/account/active_tasks"): 200,
+    ("POST", "/v1/images/generations"): 504,  # nobody draws here
+    ("POST", "/v1/images/edits"): 504,
     # The operator's: no account's key opens any of it, whether or not there is such an id.
     ("GET", "/admin/accounts"): 401,
     ("POST", "/admin/accounts"): 401,
@@ -55,10 +59,11 @@ OPERATIONS = {
     ("GET", "/admin/audit"): 401,
 }
 # Every parameter and field of a body that could name something of somebody's; those of a picture can name an upload.
-IDS = {"name", "task_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data"}
+IDS = {"name", "task_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "image[]", "mask"}
 NO_IDS = {
     "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
-    "X-Deadline-Seconds", "Last-Event-ID", "credits_usd", "max_concurrent", "usd",
+    "X-Deadline-Seconds", "Last-Event-ID", "credits_usd", "max_concurrent", "usd", "prompt", "n", "size", "quality",
+    "background", "moderation", "output_format", "output_compression", "stream", "partial_images", "input_fidelity",
 }  # fmt: skip
 
 
@@ -81,7 +86,7 @@ async def operations(door: Door) -> list[Operation]:
             for method, told in methods.items():
                 parameters = told.get("parameters", [])
                 content = told.get("requestBody", {}).get("content", {})
-                fields = content.get("application/json", {}).get("schema", {}).get("properties", {})
+                fields = [name for kind in content.values() for name in kind["schema"].get("properties", {})]
                 found.append(
                     Operation(
                         method.upper(),
@@ -122,6 +127,12 @@ def png() -> str:
 
 def over(image: str) -> dict[str, Any]:
     return {"model": "Qubico/flux1-dev", "task_type": "img2img", "input": {"prompt": "a bear", "image": image}}
+
+
+@pytest.fixture
+async def door(sqlite: Engine, tmp_path: Path) -> AsyncIterator[Door]:
+    async with open_door(sqlite, tmp_path, wait_seconds=0.05) as door:
+        yield door
 
 
 @pytest.fixture
@@ -200,9 +211,17 @@ async def test_another_accounts_ids_are_answered_as_those_of_nobody(
 def body_of(operation: Operation) -> dict[str, Any]:
     if not operation.has_body:
         return {}
-    if operation.path == "/api/ephemeral_resource":
-        return {"json": {"file_name": "x", "file_data": png()}}
-    return {"json": cat() if operation.path == "/api/v1/task" else {"name": "x", "usd": 1, "max_concurrent": 1}}
+    match operation.path:
+        case "/api/ephemeral_resource":
+            return {"json": {"file_name": "x", "file_data": png()}}
+        case "/api/v1/task":
+            return {"json": cat()}
+        case "/v1/images/generations":
+            return {"json": {"prompt": "a cat"}}
+        case "/v1/images/edits":
+            return {"data": {"prompt": "a hat"}, "files": {"image": ("x.png", base64.b64decode(png()), "image/png")}}
+        case _:
+            return {"json": {"name": "x", "usd": 1, "max_concurrent": 1}}
 
 
 async def test_what_needs_no_id_tells_nothing_of_another_account(

@@ -126,5 +126,6 @@ def test_refusals_are_the_sdks_own_exceptions(server: Server, client: OpenAI) ->
         with pytest.raises(openai.AuthenticationError) as unknown:
             nobody.images.generate(model="gpt-image-1", prompt="a cat")
         assert unknown.value.code == "invalid_api_key"
-    with pytest.raises(openai.NotFoundError):
-        client.images.create_variation(image=photo())
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.post("/images/variations", cast_to=object)
+    assert missing.value.code == "unknown_url"

@@ -12,12 +12,13 @@ run: setup  ## set everything up and serve on http://127.0.0.1:8000
 
 setup: $(STAMP)  ## make .venv
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/end_to_end/node/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluxserve needs Python 3.11 or newer; PYTHON=/path/to/it chooses one")'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python can't make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/npm ci --silent --prefix tests/end_to_end/node
 	touch $(STAMP)
 
 test: setup  ## the whole suite, a process a core, with the coverage that CI asks for

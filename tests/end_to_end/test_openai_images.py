@@ -1,8 +1,12 @@
-"""OpenAI's own Python SDK, unmodified but for the base URL, at a real server with the models that ship."""
+"""OpenAI's own SDKs, for Python and for Node, unmodified but for the base URL, at a real server with small models."""
 
 import base64
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -11,6 +15,8 @@ from openai import OpenAI
 from PIL import Image, ImageDraw
 
 from tests.end_to_end.serving import KEY, Server, running
+
+NODE_PROGRAM = Path(__file__).parent / "node" / "images.mjs"
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +119,26 @@ def test_looks_at_the_unfinished_picture_come_nearer_and_nearer(client: OpenAI, 
 
 def levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"), dtype=np.float32)
+
+
+def test_the_node_sdk_generates_edits_and_streams(server: Server) -> None:
+    hole = Image.new("RGBA", (256, 256), "black")
+    hole.paste((0, 0, 0, 0), (64, 64, 192, 192))
+    pictures = [base64.b64encode(file.getvalue()).decode() for file in (photo(), named(hole, "mask.png"))]
+    node = Path(sys.executable).with_name("node")
+    ended = subprocess.run(
+        [node, NODE_PROGRAM, f"{server.url}/v1", KEY, *pictures], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+
+    assert {opened(told[name]).size for name in ("generated", "edited", "together")} == {(256, 256)}
+    assert [event["type"] for event in told["events"]] == [
+        "image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"
+    ]  # fmt: skip
+    assert {opened(event["picture"]).size for event in told["events"]} == {(256, 256)}
+    assert told["refused"] == {"kind": "BadRequestError", "code": "invalid_input"}
+    assert told["unknown"] == {"kind": "AuthenticationError", "code": "invalid_api_key"}
 
 
 def test_refusals_are_the_sdks_own_exceptions(server: Server, client: OpenAI) -> None:

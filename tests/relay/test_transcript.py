@@ -74,14 +74,15 @@ def test_whatever_is_no_chunk_is_passed_on_as_it_came() -> None:
 
 
 def test_nothing_that_a_chunk_may_hold_breaks_it() -> None:
-    for choices in (
+    odd: list[Any] = [
         [],
         [1],
         [{}],
         [{"delta": None}],
         [{"delta": {"content": 1, "tool_calls": [1]}, "index": "x"}],
         "x",
-    ):
+    ]
+    for choices in odd:
         data = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
         assert passed(Transcript(), [data]) == data
 

@@ -80,7 +80,11 @@ def query_values(request: Request) -> dict[str, str]:
 
 async def read_body(request: Request, largest: int) -> dict[str, Any]:
     """The request's JSON object. Raises `TooLarge` or `InvalidInput`."""
-    body = await _bytes(request, largest)
+    return object_in(await read_bytes(request, largest))
+
+
+def object_in(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is. Raises `InvalidInput`."""
     try:
         # NaN, bottomless nesting, broken UTF-8 and lone surrogates all end here.
         values = from_json(body, allow_inf_nan=False)
@@ -99,7 +103,8 @@ def checked(model: type[M], values: object) -> M:
         raise _explained(model, error.errors()[0]) from None
 
 
-async def _bytes(request: Request, largest: int) -> bytes:
+async def read_bytes(request: Request, largest: int) -> bytes:
+    """The request's body as it came. Raises `TooLarge` or `InvalidInput`."""
     refusal = TooLarge(f"body: it is larger than the {largest} bytes that are read")
     declared = request.headers.get("content-length", "").lstrip("0")  # int() refuses thousands of zeros
     if declared.isdecimal() and int(declared) > largest:

@@ -7,7 +7,7 @@ accounts, database or dialect; callers never choose where it connects to.
 from fluxserve.relay.counting import Prompt, counted, prompt_of
 from fluxserve.relay.editing import Fields, fields_of
 from fluxserve.relay.relay import Order, Relay, Route
-from fluxserve.relay.transcript import Transcript, usage_in
+from fluxserve.relay.transcript import Transcript, said_in, usage_in
 from fluxserve.relay.upstreams import Answer, BrokenOffError, Stream, Upstream
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "counted",
     "fields_of",
     "prompt_of",
+    "said_in",
     "usage_in",
 ]

@@ -40,6 +40,11 @@ class Order:
     stream_options: Mapping[str, object] | None = None
 
     @property
+    def seconds(self) -> float:
+        """That it may take in all, once a stream has begun."""
+        return max(upstream.answer_seconds for upstream in self.route.upstreams)
+
+    @property
     def shows_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.get("include_usage") is True
 

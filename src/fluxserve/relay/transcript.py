@@ -36,6 +36,15 @@ def usage_in(values: Any) -> Usage | None:
     return Usage(int(prompt), int(completion))
 
 
+def said_in(values: Any) -> int:
+    """Bytes of text that the model wrote, in a chat.completion object."""
+    choices = values.get("choices") if isinstance(values, dict) else None
+    if not isinstance(choices, list):
+        return 0
+    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)]
+    return prompt_of(_texts(messages)).size
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= MOST_TOKENS
 

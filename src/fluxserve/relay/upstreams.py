@@ -6,15 +6,17 @@ there.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import httpcore2
 import httpx2
 
-MOST_BYTES = 2**25  # of an answer that is no stream
+MOST_BYTES = 2**24  # of an answer that is no stream
 MOST_CONNECTIONS = 1000
 KEPT_CONNECTIONS = 100  # that wait for a next request
 KEPT_SECONDS = 30.0
+END_SECONDS = 1.0  # that an upstream may take to end a stream in which all was said
 STREAM = "text/event-stream"
 HIDDEN = b"***"
 # Not the request's fault but ours with it, or its own: another upstream may do better.
@@ -52,6 +54,11 @@ class Answer:
     status: int
     content_type: str
     data: bytes
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is what was asked for, and not why it is refused."""
+        return 200 <= self.status < 300
 
 
 class Upstream:
@@ -169,6 +176,13 @@ class Stream:
     async def close(self) -> None:
         """One that is not at its end is broken off, at the upstream too."""
         await self._response.aclose()
+
+    async def close_at_end(self) -> None:
+        """The same, once what must be its end is there: its connection may serve again."""
+        with suppress(TimeoutError, *FAULTS):
+            async with asyncio.timeout(END_SECONDS):
+                await anext(self._parts, b"")
+        await self.close()
 
 
 def _check(status: int, told: dict[bytes, str]) -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from fluxserve import config
-from fluxserve.config import PREFIX, Settings, SettingsError, every_setting
+from fluxserve.config import (
+    PREFIX,
+    Group,
+    RelayedModelSettings,
+    Settings,
+    SettingsError,
+    UpstreamSettings,
+    every_setting,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -119,3 +127,62 @@ def test_every_setting_is_described_on_its_page(group: str, field: str) -> None:
     default = "unset" if info.default is None else f"`{info.default}`"
 
     assert f"| `{field}` | `{PREFIX}{field.upper()}` | {default} | {info.description} |" in PAGE.read_text()
+
+
+@pytest.mark.parametrize("kind", [UpstreamSettings, RelayedModelSettings])
+def test_what_an_upstream_and_a_relayed_model_may_say_is_described_on_that_page_too(kind: type[Group]) -> None:
+    for name, info in kind.model_fields.items():
+        default = "" if info.is_required() else "unset " if info.default is None else f"`{info.default}` "
+
+        assert f"| `{name}` | {default}| {info.description} |" in PAGE.read_text()
+
+
+UPSTREAM = '{"ours": {"url": "http://10.0.0.7:8080/v1/", "key": "canary"}}'
+
+
+def test_upstreams_and_models_are_tables_in_the_file_and_json_in_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "fluxserve.toml"
+    file.write_text(
+        '[relay.upstreams.ours]\nurl = "http://10.0.0.7:8080/v1"\nkey = "canary"\n'
+        '[relay.relayed_models."gpt-4.1"]\nupstreams = ["ours"]\ninput_usd = 1.5\n'
+    )
+    model = '{"gpt-4.1": {"upstreams": ["ours"], "input_usd": 1.5}}'
+
+    from_file = config.load({"FLUXSERVE_CONFIG": str(file)}).relay
+    assert from_file == config.load({"FLUXSERVE_UPSTREAMS": UPSTREAM, "FLUXSERVE_RELAYED_MODELS": model}).relay
+    assert from_file.upstreams["ours"].url == "http://10.0.0.7:8080/v1"
+    assert from_file.relayed_models["gpt-4.1"].input_usd == 1.5
+    assert "canary" not in repr(from_file)
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "what"),
+    [
+        ("{", "it is not JSON"),
+        ('{"ours": {"key": "canary"}}', "url.*Field required"),
+        ('{"ours": {"url": "ftp://canary", "key": "canary"}}', "allowed is an http or https address"),
+        ('{"ours": {"url": "http://me:canary@10.0.0.7/v1"}}', "without a user name or password"),
+        ('{"ours": {"url": "http://10.0.0.7/v1", "secret": "canary"}}', "ours.secret"),
+        ('{"ours": {"url": "http://10.0.0.7/v1", "key": "canary\\n"}}', "printable ASCII"),
+        ('{"ours": {"url": "http://10.0.0.7/v1", "key": ["canary"]}}', "ours.key"),
+        ('{"ours": "canary"}', "relay.upstreams.ours"),
+    ],
+)
+def test_a_wrong_upstream_is_refused_without_a_word_of_its_key(upstreams: str, what: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"relay.upstreams.* \(from FLUXSERVE_UPSTREAMS\): .*{what}|{what}"
+    ) as raised:
+        config.load({"FLUXSERVE_UPSTREAMS": upstreams})
+    assert "canary" not in str(raised.value)
+
+
+def test_a_model_whose_upstream_there_is_not_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"relayed_models.gpt: there is no upstream thiers; allowed is ours"):
+        config.load({"FLUXSERVE_UPSTREAMS": UPSTREAM, "FLUXSERVE_RELAYED_MODELS": '{"gpt": {"upstreams": ["thiers"]}}'})
+    with pytest.raises(SettingsError, match=r"relayed_models.gpt.input_usd = -1 \(from FLUXSERVE_RELAYED_MODELS\)"):
+        config.load(
+            {
+                "FLUXSERVE_UPSTREAMS": UPSTREAM,
+                "FLUXSERVE_RELAYED_MODELS": '{"gpt": {"upstreams": ["ours"], "input_usd": -1}}',
+            }
+        )

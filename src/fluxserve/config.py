@@ -11,6 +11,7 @@ Field names are unique over all groups, so that each has one environment name. `
 and a test holds it to that.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -20,7 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 PREFIX = "FLUXSERVE_"
 CONFIG_FILE = f"{PREFIX}CONFIG"
@@ -284,6 +293,81 @@ class EngineSettings(Group):
         return [part.strip() for part in self.pool.split(",") if part.strip()]
 
 
+class UpstreamSettings(Group):
+    """A server that answers chat completions as OpenAI's does."""
+
+    url: str = Field(description="Its address up to /chat/completions: https://api.openai.com/v1.")
+    key: SecretStr | None = Field(None, description="The key that it wants, sent as Authorization: Bearer.")
+    connect_seconds: float = Field(5.0, gt=0, description="How long a connection to it may take.")
+    first_byte_seconds: float = Field(
+        60.0, gt=0, description="How long it may be silent before a stream begins; then the next upstream is tried."
+    )
+    gap_seconds: float = Field(60.0, gt=0, description="How long it may be silent within a stream; then that is over.")
+    answer_seconds: float = Field(
+        600.0, gt=0, description="How long an answer may take in all, and until one that is no stream is there."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_web_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("allowed is an http or https address such as https://api.openai.com/v1")
+        if parts.username or parts.password:
+            raise ValueError("allowed is an address without a user name or password; a key belongs into key")
+        return value.rstrip("/")
+
+    @field_validator("key")
+    @classmethod
+    def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
+        secret = value.get_secret_value() if value else "a"
+        if not (secret.isascii() and secret.isprintable() and secret == secret.strip() and secret):
+            raise ValueError("allowed are printable ASCII characters, no space first or last")
+        return value
+
+
+class RelayedModelSettings(Group):
+    """A text model, and who answers for it."""
+
+    upstreams: tuple[str, ...] = Field(min_length=1, description="Names of upstreams, in the order they are tried.")
+    upstream_model: str | None = Field(None, min_length=1, description="Its name there, if it is another.")
+    input_usd: float = Field(0.0, ge=0, le=1e6, description="US$ for 1,000,000 tokens of a prompt.")
+    output_usd: float = Field(0.0, ge=0, le=1e6, description="US$ for 1,000,000 tokens of a completion.")
+    minimum_usd: float = Field(0.0, ge=0, le=1e6, description="US$ that a completion costs at least.")
+    most_output_tokens: int = Field(
+        16_384, ge=1, description="Tokens that are paid for at most where a request does not say how many it wants."
+    )
+
+
+class RelaySettings(Group):
+    upstreams: dict[str, UpstreamSettings] = Field(
+        {}, description="Servers that answer chat completions as OpenAI's does, by names of your own."
+    )
+    relayed_models: dict[str, RelayedModelSettings] = Field(
+        {}, description="Text models by the names that callers use, each with the upstreams that answer for it."
+    )
+
+    @field_validator("upstreams", "relayed_models", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        """In the environment they are written as JSON."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("it is not JSON") from None
+
+    @model_validator(mode="after")
+    def _are_known(self) -> "RelaySettings":
+        for name, model in self.relayed_models.items():
+            for upstream in model.upstreams:
+                if upstream not in self.upstreams:
+                    known = ", ".join(self.upstreams) or "none, for there are no upstreams"
+                    raise ValueError(f"relayed_models.{name}: there is no upstream {upstream}; allowed is {known}")
+        return self
+
+
 class Settings(Group):
     """All groups together; `load` makes it."""
 
@@ -296,6 +380,7 @@ class Settings(Group):
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
     engine: EngineSettings = EngineSettings()
+    relay: RelaySettings = RelaySettings()
 
     @property
     def database_address(self) -> str | None:
@@ -361,7 +446,9 @@ def _from_file(path: str | None) -> tuple[dict[str, dict[str, Any]], dict[tuple[
 def _explained(error: dict[str, Any], came_from: dict[tuple[str, str], str]) -> str:
     place = tuple(str(part) for part in error["loc"])
     source = came_from.get((place[0], place[1]), "") if len(place) > 1 else ""
-    value = "" if "key" in place[-1] else f" = {error['input']!r}"
+    # What is wrong with an upstream may hold its key, or be it under a wrong name.
+    is_secret = "key" in place[-1] or place == ("relay",) or place[:2] == ("relay", "upstreams")
+    value = "" if is_secret else f" = {error['input']!r}"
     return f"{'.'.join(place)}{value}{f' (from {source})' if source else ''}: {error['msg']}"
 
 

@@ -13,18 +13,22 @@ from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, Rates, create_app, refusal
+from fluxserve.api import Arrival, ArrivalRules, Chat, Context, Hosts, Inputs, Rates, create_app, refusal
 from fluxserve.api.dialects.piapi import webhook_body
-from fluxserve.config import EVERYWHERE, EngineSettings, Settings
+from fluxserve.config import EVERYWHERE, EngineSettings, RelaySettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
 from fluxserve.domain.catalog import LORA_FILES, Means, Quality, abilities, qualities_of
+from fluxserve.domain.completion import Rate
+from fluxserve.domain.credits import points
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.workers import worker_commands
+from fluxserve.relay import Relay, Route, Upstream
 from fluxserve.storage import OWNER_FILE, Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import (
     Account,
     Accounts,
+    Completions,
     Database,
     DatabaseError,
     Listener,
@@ -113,13 +117,20 @@ class Server:
                 keep_seconds=settings.output.keep_hours * 3600,
                 renew_every=settings.queue.lease_seconds / 3,
             )
-            upkeep = Upkeep(queue=queue, shelf=shelf, every=UPKEEP_EVERY)
+            completions = Completions(database, lease_seconds=settings.queue.lease_seconds, check_room=room.check)
+            upkeep = Upkeep(queue=queue, completions=completions, shelf=shelf, every=UPKEEP_EVERY)
+            chat = Chat(
+                relay=Relay(_routes(settings.relay)),
+                completions=completions,
+                renew_every=settings.queue.lease_seconds / 3,
+            )
             context = Context(
                 queue=queue,
                 accounts=accounts,
                 outbox=outbox,
                 shelf=shelf,
                 inputs=inputs,
+                chat=chat,
                 rates=Rates(settings.server.requests_per_minute),
                 hosts=Hosts(settings.server.host_names, settings.server.takes_any_address),
                 origins=settings.server.allowed_origins,
@@ -156,6 +167,8 @@ class Server:
                 # This folder is ours alone, so whatever an earlier server was drawing, nobody draws any more.
                 for task in await queue.rescue(everything=True):
                     log.warning("task %s was left by an earlier server: it is %s again", task.id, task.state)
+                for completion in await completions.rescue(everything=True):
+                    log.warning("completion %s was left by an earlier server: it costs nothing", completion.id)
                 await upkeep.clear_up(untouched_seconds=0)
             if listener_of_others is not None:
                 listener_of_others.start()
@@ -163,6 +176,7 @@ class Server:
             dispatcher.start()
             upkeep.start()
             sender.start()
+            chat.start()
             signals.give_all()
 
             self._announce(url, key)
@@ -178,6 +192,7 @@ class Server:
             )
             await self._serve_http(config, listener)
 
+            await chat.stop()
             await upkeep.stop()
             await dispatcher.stop(settings.server.stop_seconds, self._hurry)
             await executor.stop()
@@ -308,3 +323,28 @@ def _lora_names(settings: EngineSettings) -> frozenset[str]:
     """Those of the catalogue, and what lies in the person's own folder at this moment."""
     own = settings.lora_folder.glob("*.safetensors") if settings.lora_folder else ()
     return frozenset(LORA_FILES[settings.family]) | {path.stem for path in own}
+
+
+def _routes(settings: RelaySettings) -> list[Route]:
+    upstreams = {
+        name: Upstream(
+            name,
+            each.url,
+            each.key.get_secret_value() if each.key else None,
+            connect_seconds=each.connect_seconds,
+            first_byte_seconds=each.first_byte_seconds,
+            gap_seconds=each.gap_seconds,
+            answer_seconds=each.answer_seconds,
+        )
+        for name, each in settings.upstreams.items()
+    }
+    return [
+        Route(
+            model=name,
+            upstreams=tuple(upstreams[upstream] for upstream in each.upstreams),
+            rate=Rate(points(each.input_usd), points(each.output_usd), points(each.minimum_usd)),
+            upstream_model=each.upstream_model or name,
+            most_output_tokens=each.most_output_tokens,
+        )
+        for name, each in settings.relayed_models.items()
+    ]

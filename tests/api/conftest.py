@@ -13,12 +13,24 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Connection, Engine
 
-from fluxserve.api import Context, Hosts, Inputs, Rates, create_app
+from fluxserve.api import Chat, Context, Hosts, Inputs, Rates, create_app
 from fluxserve.config import ImageSettings
 from fluxserve.domain.catalog import abilities, qualities_of
 from fluxserve.domain.task import Ending, Output, Task
+from fluxserve.relay import Relay
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Room, Shelf
-from fluxserve.tasks import Accounts, Database, Held, Outbox, Queue, Rules, migrate, open_postgresql, open_sqlite
+from fluxserve.tasks import (
+    Accounts,
+    Completions,
+    Database,
+    Held,
+    Outbox,
+    Queue,
+    Rules,
+    migrate,
+    open_postgresql,
+    open_sqlite,
+)
 from tests.postgresql import Postgres
 
 KEY = "the-key-of-the-tests"
@@ -105,7 +117,7 @@ def _client(app: FastAPI, key: str | None) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIterator[Door]:
-    """`different` are the context's fields, and `rules`, that shall not be as usual."""
+    """`different` are the context's fields, `rules` and `routes`, that shall not be as usual."""
     database = Database(engine)
     clock = Clock(database)
     accounts = Accounts(database, clock=clock)
@@ -125,12 +137,15 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
         largest=50_000,
         check_room=room.check,
     )
+    completions = Completions(database, clock=clock, check_room=room.check)
+    chat = Chat(relay=Relay(different.pop("routes", ())), completions=completions, renew_every=10)
     fields: dict[str, Any] = {
         "queue": queue,
         "accounts": accounts,
         "outbox": outbox,
         "shelf": shelf,
         "inputs": inputs,
+        "chat": chat,
         "rates": Rates(0),  # no limit
         "hosts": Hosts(frozenset({"fluxserve.test"})),
         "origins": frozenset({ORIGIN}),
@@ -149,6 +164,7 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
     door = Door(app, context, _client(app, KEY), clock, queue, outbox, shelf, accounts, account.id)
     async with door.client:
         yield door
+    await chat.stop()
     assert await queue.audit() == []
     await opener.stop()
     database.close()

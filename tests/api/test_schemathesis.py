@@ -27,10 +27,12 @@ from starlette.routing import Mount
 
 from fluxserve.domain.task import Completed, Output
 from fluxserve.tasks import Held, open_postgresql
-from tests.api.conftest import ADMIN_KEY, KEY, Door, open_door, picture
+from tests.api.chatting import chat_door
+from tests.api.conftest import ADMIN_KEY, KEY, Door, picture
 from tests.postgresql import Postgres
+from tests.relay.upstream import HELLO, Heard, Say, answering, completion, told_stream, usage, whole
 
-KEYS = {"": "", "/api": KEY, "/account": KEY, "/admin": ADMIN_KEY, "/v1/images": KEY}
+KEYS = {"": "", "/api": KEY, "/account": KEY, "/v1": KEY, "/v1/images": KEY, "/admin": ADMIN_KEY}
 TOLD = (
     "not_a_server_error",
     "status_code_conformance",
@@ -39,6 +41,11 @@ TOLD = (
     "response_schema_conformance",
     "allow_header_conformance",
 )
+
+
+def a_text_model(heard: Heard) -> Say:
+    """An upstream that answers whatever is asked, and streams where that is asked."""
+    return told_stream(*HELLO, told=usage(19, 9)) if heard.values.get("stream") else whole(completion())
 
 
 @dataclass
@@ -68,8 +75,11 @@ class House:
 def opened(engine: Engine, folder: Path) -> Iterator[House]:
     with (
         start_blocking_portal("asyncio") as portal,
-        portal.wrap_async_context_manager(open_door(engine, folder, can_draw=lambda: True)) as door,
+        portal.wrap_async_context_manager(
+            chat_door(engine, folder, answering(a_text_model), can_draw=lambda: True)
+        ) as chat,
     ):
+        door = chat.door
         portal.call(lambda: door.accounts.credit(door.account_id, 1000.0))
 
         async def prepared() -> dict[str, str]:

@@ -22,7 +22,9 @@ from starlette.routing import Mount
 
 from fluxserve.domain.generation import images_of
 from fluxserve.domain.task import Completed
-from tests.api.conftest import Door, cat, open_door, picture
+from tests.api.chatting import chat_door, question
+from tests.api.conftest import Door, cat, picture
+from tests.relay.upstream import Heard, Say, answering, completion, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +43,8 @@ OPERATIONS = {
     ("DELETE", "/api/v1/tasks"): 200,
     ("POST", "/api/ephemeral_resource"): 200,
     ("GET", "/api/open/tasks/histories"): 200,
+    ("POST", "/v1/chat/completions"): 200,
+    ("GET", "/v1/models"): 200,
     ("GET", "/account/info"): 200,
     ("GET", "/account/active_tasks"): 200,
     ("POST", "/v1/images/generations"): 504,  # nobody draws here
@@ -62,8 +66,9 @@ OPERATIONS = {
 IDS = {"name", "task_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "image[]", "mask"}
 NO_IDS = {
     "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
-    "X-Deadline-Seconds", "Last-Event-ID", "credits_usd", "max_concurrent", "usd", "prompt", "n", "size", "quality",
-    "background", "moderation", "output_format", "output_compression", "stream", "partial_images", "input_fidelity",
+    "messages", "stream_options", "max_tokens", "max_completion_tokens", "X-Deadline-Seconds", "Last-Event-ID",
+    "credits_usd", "max_concurrent", "usd", "prompt", "n", "size", "quality", "background", "moderation",
+    "output_format", "output_compression", "stream", "partial_images", "input_fidelity",
 }  # fmt: skip
 
 
@@ -109,10 +114,11 @@ class Things:
     pictures: list[str]  # addresses: an upload's and an output's
     account_id: str
     key_id: str
+    completion: str
 
     @property
     def ids(self) -> list[str]:
-        return [*self.tasks, self.webhook, *self.keys, self.account_id, self.key_id]
+        return [*self.tasks, self.completion, self.webhook, *self.keys, self.account_id, self.key_id]
 
     @property
     def texts(self) -> list[str]:
@@ -129,10 +135,15 @@ def over(image: str) -> dict[str, Any]:
     return {"model": "Qubico/flux1-dev", "task_type": "img2img", "input": {"prompt": "a bear", "image": image}}
 
 
+def parrot(heard: Heard) -> Say:
+    return whole(completion(f"you said {heard.values['messages'][0]['content']}"))
+
+
 @pytest.fixture
 async def door(sqlite: Engine, tmp_path: Path) -> AsyncIterator[Door]:
-    async with open_door(sqlite, tmp_path, wait_seconds=0.05) as door:
-        yield door
+    """With a text model, whose upstream says what it heard."""
+    async with chat_door(sqlite, tmp_path, answering(parrot), wait_seconds=0.05) as chat:
+        yield chat.door
 
 
 @pytest.fixture
@@ -146,6 +157,9 @@ async def things(door: Door) -> Things:
     told = await door.create_told(f"https://receiver.test/{CANARY.replace(' ', '-')}")
     door.shelf.put("aa.png", b"a picture")
     await door.end(told, Completed((picture("a"),)))
+    headers = {"Idempotency-Key": "their completion"}
+    talked = await door.client.post("/v1/chat/completions", json=question(CANARY), headers=headers)
+    assert CANARY in talked.text
     (key,) = await door.accounts.keys(door.account_id)
     drawn = await door.queue.get(door.account_id, running["data"]["task_id"])
     return Things(
@@ -155,6 +169,7 @@ async def things(door: Door) -> Things:
         pictures=[upload["data"]["url"], f"http://pictures.test/files/{'a' * 32}.png"],
         account_id=door.account_id,
         key_id=key.id,
+        completion=talked.headers["x-task-id"],
     )
 
 
@@ -212,6 +227,8 @@ def body_of(operation: Operation) -> dict[str, Any]:
     if not operation.has_body:
         return {}
     match operation.path:
+        case "/v1/chat/completions":
+            return {"json": question("something else")}
         case "/api/ephemeral_resource":
             return {"json": {"file_name": "x", "file_data": png()}}
         case "/api/v1/task":
@@ -280,3 +297,14 @@ async def test_another_accounts_idempotency_key_makes_a_task_of_ones_own(
     assert (same.status_code, other.status_code) == (200, 200)
     assert again.content == same.content
     assert json.loads(same.content)["data"]["task_id"] not in things.tasks
+
+
+async def test_another_accounts_idempotency_key_makes_a_completion_of_ones_own(
+    things: Things, stranger: httpx.AsyncClient
+) -> None:
+    headers = {"Idempotency-Key": "their completion"}
+
+    same = await stranger.post("/v1/chat/completions", json=question(CANARY), headers=headers)
+
+    assert same.status_code == 200
+    assert same.headers["x-task-id"] != things.completion

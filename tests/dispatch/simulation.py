@@ -42,7 +42,7 @@ from fluxserve.domain.task import FIRST_STATES, PUBLIC, Repeatable, State, Submi
 from fluxserve.executors import LocalExecutor, WorkerCommand
 from fluxserve.executors.local import _Worker
 from fluxserve.storage import Shelf
-from fluxserve.tasks import Database, Held, Queue, Rules, Sought, migrate, open_sqlite
+from fluxserve.tasks import Completions, Database, Held, Queue, Rules, Sought, migrate, open_sqlite
 from fluxserve.tasks.accounts import _create, _limit
 from fluxserve.tasks.audit import CHECKS
 from fluxserve.tasks.repeats import KEPT_SECONDS
@@ -544,7 +544,7 @@ class Server:
             renew_every=RENEW,
             clock=lambda: world.wall,
         )
-        self.upkeep = Upkeep(queue=self.queue, shelf=world.shelf, every=UPKEEP)
+        self.upkeep = Upkeep(queue=self.queue, completions=Completions(self.line), shelf=world.shelf, every=UPKEEP)
 
     def start(self) -> None:
         context = contextvars.copy_context()

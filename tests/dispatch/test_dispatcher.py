@@ -13,7 +13,7 @@ from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
 from fluxserve.domain.task import PUBLIC, Ending, State, Submission, Task
 from fluxserve.executors import LocalExecutor
 from fluxserve.storage import Shelf
-from fluxserve.tasks import Accounts, Database, Held, Queue, Rules, migrate, open_sqlite
+from fluxserve.tasks import Accounts, Completions, Database, Held, Queue, Rules, migrate, open_sqlite
 from tests.executors.conftest import command
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +33,7 @@ class House:
     executor: LocalExecutor
     dispatcher: Dispatcher
     account_id: str
+    completions: Completions
 
     async def submit(self, script: str, *, count: int = 1, is_private: bool = False) -> Task:
         generation = Generation("flux1-schnell", TextToImage(script), 64, 64, 1, None, 5, count)
@@ -70,7 +71,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     )
     executor.start()
     dispatcher.start()
-    yield House(queue, shelf, executor, dispatcher, account.id)
+    yield House(queue, shelf, executor, dispatcher, account.id, Completions(database))
     await dispatcher.stop(0, asyncio.Event())
     await executor.stop()
     assert await queue.audit() == []
@@ -248,7 +249,7 @@ async def test_upkeep_sweeps_expired_pictures_and_keeps_their_tasks(house: House
     (output,) = task.outputs
     queue = house.queue
     queue._clock = lambda _connection: output.expires_at + 1
-    upkeep = Upkeep(queue=queue, shelf=house.shelf, every=3600)
+    upkeep = Upkeep(queue=queue, completions=house.completions, shelf=house.shelf, every=3600)
 
     await upkeep.one_pass()
 
@@ -262,7 +263,9 @@ async def test_upkeep_clears_up_what_a_crash_left_and_keeps_every_tasks_pictures
     (output,) = task.outputs
     house.shelf.put("left-behind-1-0.png", b"stored, never committed")
 
-    await Upkeep(queue=house.queue, shelf=house.shelf, every=3600).clear_up(untouched_seconds=0)
+    await Upkeep(queue=house.queue, completions=house.completions, shelf=house.shelf, every=3600).clear_up(
+        untouched_seconds=0
+    )
 
     assert house.shelf.path(output.key).exists()
     assert not house.shelf.path("left-behind-1-0.png").exists()
@@ -272,7 +275,7 @@ async def test_upkeep_sweeps_callers_pictures_once_their_tasks_have_ended(house:
     for key in ("first.png", "second.png"):
         house.shelf.put(key, b"a photo")
     await house.finished(await house.submit_over("first.png"))
-    upkeep = Upkeep(queue=house.queue, shelf=house.shelf, every=3600)
+    upkeep = Upkeep(queue=house.queue, completions=house.completions, shelf=house.shelf, every=3600)
     await house.dispatcher.stop(0, asyncio.Event())
     await house.submit_over("second.png")
 

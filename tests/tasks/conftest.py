@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from fluxserve.domain.completion import Completion, CompletionEnding, NewCompletion
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.task import Ending, Output, Submission, Task
-from fluxserve.tasks import migrate, open_postgresql, open_sqlite, verbs
+from fluxserve.tasks import completions, migrate, open_postgresql, open_sqlite, verbs
 from fluxserve.tasks.accounts import _create, _ensure_first, _get, _limit
 from fluxserve.tasks.audit import audit
 from tests.postgresql import Postgres
@@ -53,10 +54,10 @@ def without_guards(connection: Connection) -> Iterator[None]:
         for trigger in triggers:
             connection.exec_driver_sql(trigger.sql)
     else:
-        for table in ("tasks", "ledger"):
+        for table in ("tasks", "ledger", "completions"):
             connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         yield
-        for table in ("tasks", "ledger"):
+        for table in ("tasks", "ledger", "completions"):
             connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
@@ -112,6 +113,28 @@ class Bench:
     def cancel(self, task: Task) -> Task:
         with self.engine.begin() as connection:
             return verbs.cancel(connection, self.now, task.account_id, task.id)
+
+    def hold(self, *, price: int = 1000, account_id: str | None = None, **more: Any) -> Completion:
+        """A completion that is under way; `more` are further fields of what was asked."""
+        self._number += 1
+        asked = NewCompletion(account_id or self.account_id, "a-text-model", price, **more)
+        with self.engine.begin() as connection:
+            return completions._hold(connection, self.now, asked, f"completion-{self._number}", LEASE)
+
+    def end(self, completion: Completion, ending: CompletionEnding) -> bool:
+        with self.engine.begin() as connection:
+            return completions._finish(connection, self.now, completion.id, ending)
+
+    def completion(self, completion: Completion) -> Completion:
+        """As it is now."""
+        with self.engine.begin() as connection:
+            return completions._get(connection, self.now, completion.account_id, completion.id)
+
+    def rescue_completions(self, *, everything: bool = False) -> list[str]:
+        """Returns the ids of those that were ended."""
+        with self.engine.begin() as connection:
+            rescued = completions._rescue(connection, self.now, LEASE, everything=everything)
+        return [each.id for each in rescued]
 
     def turns(self) -> dict[str, int]:
         """Where the account of each pending task stands."""

@@ -28,6 +28,10 @@ LATE_WRITE = (
 )
 
 
+RELEASE = "ledger.release(connection, now, task.account_id, Paid(task.id), task.price)"
+SETTLE = "ledger.settle(connection, now, task.account_id, Paid(task.id), task.price, task.price)"
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`where` is a function of the room `tasks`. `loosened` takes guards away from the database first.
@@ -158,7 +162,7 @@ MUTANTS = (
     Mutant(
         "a submit holds nothing",
         "verbs.submit",
-        "ledger.hold(connection, now, account_id, task_id, task.price)",
+        "ledger.hold(connection, now, account_id, Paid(task_id), task.price)",
         "pass",
     ),
     Mutant("a hold looks at no balance", "ledger.hold", "price > balance", "False", seed=3),
@@ -166,38 +170,33 @@ MUTANTS = (
     Mutant("a hold takes nothing from the balance", "ledger.hold", "balance=-price", "balance=0"),
     Mutant("a private task is charged", "verbs.submit", "0 if asked.is_private else price", "price"),
     Mutant("a private task is everybody's", "verbs.submit", "account_id if asked.is_private else PUBLIC", "PUBLIC"),
-    Mutant("a failure is charged", "verbs._end", "ledger.release(", "ledger.settle("),
-    Mutant(
-        "a deadline is charged",
-        "verbs._end",
-        "ledger.release(",
-        "(ledger.settle if move is Move.EXPIRE else ledger.release)(",
-    ),
-    Mutant("a completion is free", "verbs._complete", "ledger.settle(", "ledger.release("),
+    Mutant("a failure is charged", "verbs._end", RELEASE, SETTLE),
+    Mutant("a deadline is charged", "verbs._end", RELEASE, f"{SETTLE} if move is Move.EXPIRE else {RELEASE}"),
+    Mutant("a completion is free", "verbs._complete", SETTLE, RELEASE),
     Mutant(
         "a release is made twice",
         "verbs._end",
-        "ledger.release(connection, now, task.account_id, task.id, task.price)",
-        "[ledger.release(connection, now, task.account_id, task.id, task.price) for _ in range(2)]",
+        RELEASE,
+        f"[{RELEASE} for _ in range(2)]",
     ),
     Mutant(
         "a settled hold is released too",
         "verbs._complete",
         "outbox.post(",
-        "ledger.release(connection, now, task.account_id, task.id, task.price)\n    outbox.post(",
+        f"{RELEASE}\n    outbox.post(",
     ),
     Mutant(
         "the same, and the index that refuses it is gone",
         "verbs._complete",
         "outbox.post(",
-        "ledger.release(connection, now, task.account_id, task.id, task.price)\n    outbox.post(",
+        f"{RELEASE}\n    outbox.post(",
         ("DROP INDEX ledger_hold_ends_once",),
     ),
     Mutant(
         "a wish to cancel gives a running task's price back at once",
         "verbs._stop",
         "    else:\n",
-        "    else:\n        ledger.release(connection, now, row.account_id, row.id, row.price)\n",
+        "    else:\n        ledger.release(connection, now, row.account_id, Paid(row.id), row.price)\n",
         seed=3,
     ),
     Mutant("more is taken back than there is", "accounts._credit", "0 <= balance", "-1e12 <= balance", seed=2),

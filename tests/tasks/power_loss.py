@@ -539,7 +539,7 @@ def _examine(path: Path, promises: dict[str, Promise], where: str, report: Repor
         if integrity != "ok":
             report.faults.append(f"{where}: integrity_check: {integrity}")
             return
-        last = "SELECT 1 FROM sqlite_master WHERE name = 'deliveries_by_webhook'"  # thing that the migrations make
+        last = "SELECT 1 FROM sqlite_master WHERE name = 'completions_hold_stays'"  # thing that the migrations make
         is_set_up = database.execute(last).fetchone()
         states: dict[str, str] = dict(database.execute("SELECT id, state FROM tasks")) if is_set_up else {}
         holds = dict(database.execute("SELECT task_id, 1 FROM ledger WHERE phase = 'hold'")) if is_set_up else {}

@@ -10,7 +10,7 @@ from fluxserve.api import files
 from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
 from fluxserve.api.describing import Refusal, refusals
-from fluxserve.api.dialects import openai, piapi
+from fluxserve.api.dialects import openai, openai_chat, piapi
 from fluxserve.api.perimeter import Gate
 from fluxserve.api.perimeter.gate import origin_of
 from fluxserve.domain.errors import FluxserveError, NotFound, TooSlow, Unavailable, WrongHost, WrongOrigin
@@ -18,11 +18,11 @@ from fluxserve.domain.errors import FluxserveError, NotFound, TooSlow, Unavailab
 ABOUT = """FLUX image generation on your own machine. Each API that it speaks has pages of its own:
 
 * [PiAPI's task API](/api/docs), and [its account API](/account/docs)
-* [OpenAI's Images API](/v1/images/docs)
+* [OpenAI's chat API](/v1/docs), and [its Images API](/v1/images/docs)
 * [administration](/admin/docs)
 """
 PIAPI_PATHS = ("/api/", "/account/")
-OPENAI_PATHS = ("/v1/images/",)
+OPENAI_PATHS = ("/v1/",)
 STATUSES: dict[type[FluxserveError], int] = {
     WrongOrigin: 403,
     NotFound: 404,
@@ -37,6 +37,7 @@ def create_app(context: Context) -> FastAPI:
     app.mount("/api", piapi.create_app(context))
     app.mount("/account", piapi.create_account_app(context))
     app.mount("/v1/images", openai.create_images_app(context))
+    app.mount("/v1", openai_chat.create_app(context))
     app.mount("/admin", create_admin_app(context))
     app.include_router(files.router(context))
     if context.origins:
@@ -45,7 +46,7 @@ def create_app(context: Context) -> FastAPI:
             allow_origins=context.origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "x-task-id"],
         )
     # A request comes first to what was added last.
     own_pages = origin_of(context.public_url)
@@ -71,6 +72,8 @@ def create_app(context: Context) -> FastAPI:
         # A line break in a path keeps it from its mount; the answer is the dialect's all the same.
         if request.url.path.startswith(PIAPI_PATHS):
             return await piapi.no_route(request, error)
+        if request.url.path.startswith(OPENAI_PATHS):
+            return await openai_chat.no_route(request, error)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     return app
@@ -81,7 +84,7 @@ def refusal(path: str, error: FluxserveError) -> Response:
     if path.startswith(PIAPI_PATHS):
         return piapi.refusal(error)
     if path.startswith(OPENAI_PATHS):
-        return openai.refusal(error)
+        return openai_chat.refusal(error)
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
     return JSONResponse({"error": error.message}, status, headers)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fluxserve.api.chat import Chat
 from fluxserve.api.inputs import Inputs
 from fluxserve.api.perimeter import Hosts, Rates
 from fluxserve.domain.catalog import Means, Quality
@@ -23,6 +24,7 @@ class Context:
     outbox: Outbox
     shelf: Shelf
     inputs: Inputs
+    chat: Chat
     rates: Rates
     hosts: Hosts
     origins: frozenset[str]

@@ -85,7 +85,11 @@ def query_values(request: Request) -> dict[str, str]:
 
 async def read_body(request: Request, largest: int) -> dict[str, Any]:
     """The request's JSON object. Raises `TooLarge` or `InvalidInput`."""
-    body = await _bytes(request, largest)
+    return object_in(await read_bytes(request, largest))
+
+
+def object_in(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is. Raises `InvalidInput`."""
     try:
         # NaN, bottomless nesting, broken UTF-8 and lone surrogates all end here.
         values = from_json(body, allow_inf_nan=False)
@@ -119,7 +123,7 @@ class Form:
 
 async def read_form(request: Request, largest: int) -> Form:
     """The request's multipart form. Raises `TooLarge` or `InvalidInput`."""
-    body = await _bytes(request, largest)
+    body = await read_bytes(request, largest)
 
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
@@ -147,7 +151,8 @@ async def read_form(request: Request, largest: int) -> Form:
     return Form(texts, files)
 
 
-async def _bytes(request: Request, largest: int) -> bytes:
+async def read_bytes(request: Request, largest: int) -> bytes:
+    """The request's body as it came. Raises `TooLarge` or `InvalidInput`."""
     refusal = TooLarge(f"body: it is larger than the {largest} bytes that are read")
     declared = request.headers.get("content-length", "").lstrip("0")  # int() refuses thousands of zeros
     if declared.isdecimal() and int(declared) > largest:

@@ -1,5 +1,6 @@
-"""What is done by the clock whatever else happens: rescue tasks whose leases have run out, end those whose deadlines
-have passed, sweep pictures that have expired or served, and what crashes have left.
+"""What is done by the clock whatever else happens: rescue tasks whose leases have run out, release what completions of
+dead servers hold, end tasks whose deadlines have passed, sweep pictures and answers that have expired or served, and
+what crashes have left.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import time
 
 from fluxserve.domain.errors import Unavailable
 from fluxserve.storage import Shelf
-from fluxserve.tasks import Queue
+from fluxserve.tasks import Completions, Queue
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,9 @@ LEFT_SECONDS = 3600.0  # that a file which no task knows has lain untouched befo
 class Upkeep:
     """One pass every `every` seconds; a pass that breaks is logged, and the next one comes."""
 
-    def __init__(self, *, queue: Queue, shelf: Shelf, every: float) -> None:
+    def __init__(self, *, queue: Queue, completions: Completions, shelf: Shelf, every: float) -> None:
         self._queue = queue
+        self._completions = completions
         self._shelf = shelf
         self._every = every
         self._tidied_at = time.monotonic()
@@ -45,6 +47,8 @@ class Upkeep:
     async def one_pass(self) -> None:
         for task in await self._queue.rescue():
             log.warning("task %s was rescued: it is %s again", task.id, task.state)
+        for completion in await self._completions.rescue():
+            log.warning("completion %s was left by its server: it costs nothing", completion.id)
         for task in await self._queue.expire():
             log.info("task %s: its deadline passed; it is %s", task.id, task.state)
         expired = await self._queue.expired_outputs(MOST_SWEPT)
@@ -61,6 +65,7 @@ class Upkeep:
         if time.monotonic() - self._tidied_at > TIDY_EVERY:
             self._tidied_at = time.monotonic()
             await self._queue.forget_old_repeats()
+            await self._completions.forget_old_answers()
             await self.clear_up()
 
     async def _delete(self, keys: list[str]) -> None:

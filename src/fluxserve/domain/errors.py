@@ -8,6 +8,7 @@
     │   ├── Unauthorized        no key, or not one of ours
     │   ├── NotEnoughCredits    the price is more than the balance
     │   ├── NotFound            no such thing for this account
+    │   │   └── UnknownModel    no such model for anybody
     │   ├── TooLarge            the body is larger than we read
     │   ├── TooSlow             the request did not come to its end in time
     │   ├── KeyReused           an idempotency key came before, with another body
@@ -16,7 +17,8 @@
     │       ├── TooMany         the account's queue is full, or requests come too fast
     │       └── InFlight        the same request is being taken in already
     ├── Unavailable             we can't just now; try later. Whether it was done may be unknown
-    │   └── NoRoom              the disk is nearly full; nothing was accepted or charged
+    │   ├── NoRoom              the disk is nearly full; nothing was accepted or charged
+    │   └── UpstreamsFailed     nobody who answers for a text model does; nothing is charged
     ├── NotYet                  a caller has waited long enough; the task goes on
     └── TaskFailed              an accepted task ended without pictures; it is not charged
         ├── DrawingFailed       the engine raised an error
@@ -81,6 +83,10 @@ class NotFound(Refused):
     code = "not_found"
 
 
+class UnknownModel(NotFound):
+    code = "unknown_model"
+
+
 class TooLarge(Refused):
     code = "too_large"
 
@@ -120,6 +126,10 @@ class Unavailable(FluxserveError):
 
 class NoRoom(Unavailable):
     code = "no_room"
+
+
+class UpstreamsFailed(Unavailable):
+    code = "upstreams_failed"
 
 
 class NotYet(FluxserveError):

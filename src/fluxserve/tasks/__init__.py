@@ -1,10 +1,11 @@
-"""The queue: every task's durable life, and the credits that go with it.
+"""The queue: every task's durable life, every chat completion's, and the credits that go with them.
 
 This room speaks SQL and no other does. Each verb is one transaction: what it moves (state, credits, outputs, the word
 to be sent of it) it moves together or not at all. It does not draw, store pictures, send anything, or know of HTTP.
 """
 
 from fluxserve.tasks.accounts import Account, Accounts, Caller, Key
+from fluxserve.tasks.completions import Completions
 from fluxserve.tasks.database import Database
 from fluxserve.tasks.engines import DatabaseError, open_postgresql, open_sqlite
 from fluxserve.tasks.listener import Listener
@@ -20,6 +21,7 @@ __all__ = [
     "Accounts",
     "Attempt",
     "Caller",
+    "Completions",
     "Database",
     "DatabaseError",
     "DeliveryLog",

@@ -13,13 +13,33 @@ CHECKS: dict[str, str] = {
     "an account's frozen points are the sum of its ledger": """
         SELECT a.id FROM accounts a LEFT JOIN ledger l ON l.account_id = a.id
         GROUP BY a.id, a.frozen HAVING a.frozen <> COALESCE(SUM(l.frozen_change), 0)""",
-    "an account's frozen points are the prices of its open tasks": """
-        SELECT a.id FROM accounts a LEFT JOIN tasks t
-        ON t.account_id = a.id AND t.state IN ('staged', 'pending', 'processing')
-        GROUP BY a.id, a.frozen HAVING a.frozen <> COALESCE(SUM(t.price), 0)""",
+    "an account's frozen points are the prices of its open tasks and what its completions hold": """
+        SELECT a.id FROM accounts a WHERE a.frozen <> COALESCE((SELECT SUM(t.price) FROM tasks t
+        WHERE t.account_id = a.id AND t.state IN ('staged', 'pending', 'processing')), 0)
+        + COALESCE((SELECT SUM(c.held) FROM completions c
+        WHERE c.account_id = a.id AND c.state = 'processing'), 0)""",
     "every task's price was held": """
         SELECT t.id FROM tasks t LEFT JOIN ledger l ON l.task_id = t.id AND l.phase = 'hold'
         WHERE l.id IS NULL OR l.frozen_change <> t.price OR l.balance_change <> -t.price""",
+    "what a completion may cost was held": """
+        SELECT c.id FROM completions c LEFT JOIN ledger l ON l.completion_id = c.id AND l.phase = 'hold'
+        WHERE l.id IS NULL OR l.frozen_change <> c.held OR l.balance_change <> -c.held""",
+    "a completed completion is settled with its price, and no other": """
+        SELECT c.id FROM completions c LEFT JOIN ledger l ON l.completion_id = c.id AND l.phase = 'settle'
+        WHERE (c.state = 'completed') <> (l.id IS NOT NULL)
+        OR l.frozen_change <> -c.held OR l.balance_change <> c.held - c.price""",
+    "a failed completion is released, and no other": """
+        SELECT c.id FROM completions c LEFT JOIN ledger l ON l.completion_id = c.id AND l.phase = 'release'
+        WHERE (c.state = 'failed') <> (l.id IS NOT NULL) OR l.frozen_change <> -c.held OR l.balance_change <> c.held""",
+    "points are moved for the account whose task or completion it is": """
+        SELECT l.id FROM ledger l
+        LEFT JOIN tasks t ON t.id = l.task_id LEFT JOIN completions c ON c.id = l.completion_id
+        WHERE l.phase <> 'deposit' AND l.account_id <> COALESCE(t.account_id, c.account_id)""",
+    "only a completed completion has an answer": """
+        SELECT c.id FROM completions c JOIN answers a ON a.completion_id = c.id WHERE c.state <> 'completed'""",
+    "an idempotency key is its completion's account's": """
+        SELECT i.completion_id FROM idempotency_keys i JOIN completions c ON c.id = i.completion_id
+        WHERE c.account_id <> i.account_id""",
     "a completed task is settled, and no other": """
         SELECT t.id FROM tasks t LEFT JOIN ledger l ON l.task_id = t.id AND l.phase = 'settle'
         WHERE (t.state = 'completed') <> (l.id IS NOT NULL)""",

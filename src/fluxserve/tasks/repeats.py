@@ -1,5 +1,5 @@
-"""Requests that their callers may send again: one idempotency key makes one task, one upload, or one change of the
-operator's, for a day.
+"""Requests that their callers may send again: one idempotency key makes one task, one upload, one chat completion, or
+one change of the operator's, for a day.
 
 Each function is a verb.
 """
@@ -8,14 +8,17 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
+from fluxserve.domain.completion import Completion
 from fluxserve.domain.errors import KeyReused, shown
 from fluxserve.domain.task import Repeatable, State, Task
 from fluxserve.tasks.rows import row_of, task_of
 from fluxserve.tasks.schema import idempotency_keys, operator_keys
 
 KEPT_SECONDS = 24 * 3600.0
+
+_FORGOTTEN = delete(idempotency_keys).where(idempotency_keys.c.completion_id == bindparam("of_completion"))
 
 
 def made_before(connection: Connection, now: float, account_id: str, repeatable: Repeatable) -> Task | None:
@@ -33,6 +36,12 @@ def uploaded_before(connection: Connection, now: float, account_id: str, repeata
     """The id of the upload that this request made when it came first. Raises `KeyReused`."""
     row = _first(connection, now, account_id, repeatable)
     return None if row is None else str(row.upload_id)
+
+
+def completion_before(connection: Connection, now: float, account_id: str, repeatable: Repeatable) -> str | None:
+    """The id of the completion that this request made when it came first. Raises `KeyReused`."""
+    row = _first(connection, now, account_id, repeatable)
+    return None if row is None else str(row.completion_id)
 
 
 def _first(connection: Connection, now: float, account_id: str, repeatable: Repeatable) -> Row[Any] | None:
@@ -64,6 +73,16 @@ def note_task(connection: Connection, now: float, task: Task, repeatable: Repeat
 def note_upload(connection: Connection, now: float, account_id: str, upload_id: str, repeatable: Repeatable) -> None:
     """In the transaction that makes the upload."""
     _note(connection, now, account_id, repeatable, upload_id=upload_id)
+
+
+def note_completion(connection: Connection, now: float, completion: Completion, repeatable: Repeatable) -> None:
+    """In the transaction that makes the completion."""
+    _note(connection, now, completion.account_id, repeatable, completion_id=completion.id)
+
+
+def forget_completion(connection: Connection, completion_id: str) -> None:
+    """Nothing came of it, so its request may come for the first time once more."""
+    connection.execute(_FORGOTTEN, {"of_completion": completion_id})
 
 
 def _note(connection: Connection, now: float, account_id: str, repeatable: Repeatable, **made: str) -> None:

@@ -1,7 +1,7 @@
 """The tables, as code sees them. Migrations make them; a test proves the two equal.
 
 Times are unix seconds (float), credits are integer points. The triggers that guard final states and the ledger are in
-the first migration.
+the migrations.
 """
 
 from sqlalchemy import (
@@ -33,6 +33,9 @@ _serial = BigInteger().with_variant(Integer, "sqlite")
 IS_OPEN = text("state IN ('staged', 'pending', 'processing')")
 _HAS_DEADLINE = text("deadline IS NOT NULL AND state IN ('staged', 'pending', 'processing')")
 _TO_SEND = text("next_at IS NOT NULL")
+_IS_UNDER_WAY = text("lease_until IS NOT NULL")
+_OF_COMPLETION = text("completion_id IS NOT NULL")
+_ENDS = text("phase IN ('settle', 'release')")
 _ZERO = text("0")
 
 accounts = Table(
@@ -41,7 +44,7 @@ accounts = Table(
     Column("id", String(36), primary_key=True),
     Column("name", Text, nullable=False),
     Column("balance", _points, nullable=False),  # can still be spent
-    Column("frozen", _points, nullable=False),  # held for tasks that are not finished
+    Column("frozen", _points, nullable=False),  # held for tasks and completions that are not finished
     Column("max_concurrent", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("served", _points, nullable=False, server_default=_ZERO),  # work that it was given, by which turns go
@@ -157,7 +160,44 @@ previews = Table(  # how a task that is being drawn looks so far
     Column("data", LargeBinary, nullable=False),  # a small PNG
 )
 
-idempotency_keys = Table(  # what a caller who repeats a request is told: the task or the upload that it made
+completions = Table(  # chat completions, from their hold to their end
+    "completions",
+    metadata,
+    Column("number", _serial, primary_key=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("account_id", String(36), ForeignKey("accounts.id"), nullable=False),
+    Column("api_key_id", String(16)),  # that it came with
+    Column("model", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("held", _points, nullable=False),  # the most that it may cost
+    Column("price", _points),  # what it did cost; null while it runs, and if it failed
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("lease_until", Float),  # after which its server is taken for dead
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("error_code", Text),  # why it is not whole, or failed
+    Column("error_message", Text),
+    CheckConstraint("state IN ('processing', 'completed', 'failed')", name="known_state"),
+    CheckConstraint("(state = 'processing') = (lease_until IS NOT NULL)", name="lease_while_processing"),
+    CheckConstraint("(state IN ('completed', 'failed')) = (ended_at IS NOT NULL)", name="ended_when_final"),
+    CheckConstraint("(state = 'completed') = (price IS NOT NULL)", name="price_of_the_completed"),
+    CheckConstraint("held >= 0 AND price >= 0 AND price <= held", name="never_above_the_hold"),
+    CheckConstraint("state <> 'failed' OR error_code IS NOT NULL", name="failed_says_why"),
+    Index("completions_by_account", "account_id", "number"),
+    Index("completions_under_way", "lease_until", sqlite_where=_IS_UNDER_WAY, postgresql_where=_IS_UNDER_WAY),
+)
+
+answers = Table(  # of completions, as long as they are kept to be fetched again
+    "answers",
+    metadata,
+    Column("completion_id", String(36), ForeignKey("completions.id"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),  # a chat.completion object in JSON
+    Column("expires_at", Float, nullable=False),
+    Index("answers_by_expiry", "expires_at"),
+)
+
+idempotency_keys = Table(  # what a caller who repeats a request is told: the task, upload or completion that it made
     "idempotency_keys",
     metadata,
     Column("account_id", String(36), ForeignKey("accounts.id"), primary_key=True),
@@ -167,9 +207,17 @@ idempotency_keys = Table(  # what a caller who repeats a request is told: the ta
     Column("first_state", String(10)),
     Column("upload_id", String(32)),
     Column("created_at", Float, nullable=False),
-    CheckConstraint("(task_id IS NULL) <> (upload_id IS NULL)", name="made_one_thing"),
+    Column("completion_id", String(36), ForeignKey("completions.id")),
+    CheckConstraint(
+        "(CASE WHEN task_id IS NULL THEN 0 ELSE 1 END) + (CASE WHEN upload_id IS NULL THEN 0 ELSE 1 END)"
+        " + (CASE WHEN completion_id IS NULL THEN 0 ELSE 1 END) = 1",
+        name="made_one_thing",
+    ),
     CheckConstraint("(task_id IS NULL) = (first_state IS NULL)", name="state_of_a_task"),
     Index("idempotency_keys_by_age", "created_at"),
+    Index(
+        "idempotency_keys_of_completions", "completion_id", sqlite_where=_OF_COMPLETION, postgresql_where=_OF_COMPLETION
+    ),
 )
 
 operator_keys = Table(  # the same for the operator's requests, which are no account's
@@ -220,16 +268,20 @@ ledger = Table(
     Column("balance_change", _points, nullable=False),
     Column("frozen_change", _points, nullable=False),
     Column("at", Float, nullable=False),
+    Column("completion_id", String(36), ForeignKey("completions.id")),
     CheckConstraint("phase IN ('deposit', 'hold', 'settle', 'release')", name="known_phase"),
-    CheckConstraint("(phase = 'deposit') = (task_id IS NULL)", name="task_unless_deposit"),
+    CheckConstraint("(phase = 'deposit') = (task_id IS NULL AND completion_id IS NULL)", name="of_one_thing"),
+    CheckConstraint("task_id IS NULL OR completion_id IS NULL", name="not_of_two_things"),
     Index("ledger_by_account", "account_id"),
     UniqueConstraint("task_id", "phase", name="ledger_each_phase_once"),
+    UniqueConstraint("completion_id", "phase", name="ledger_each_phase_of_a_completion_once"),
     # A hold ends once: settled or released, never both.
+    Index("ledger_hold_ends_once", "task_id", unique=True, sqlite_where=_ENDS, postgresql_where=_ENDS),
     Index(
-        "ledger_hold_ends_once",
-        "task_id",
+        "ledger_hold_of_a_completion_ends_once",
+        "completion_id",
         unique=True,
-        sqlite_where=text("phase IN ('settle', 'release')"),
-        postgresql_where=text("phase IN ('settle', 'release')"),
+        sqlite_where=_ENDS,
+        postgresql_where=_ENDS,
     ),
 )

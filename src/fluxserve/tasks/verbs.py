@@ -45,6 +45,7 @@ from fluxserve.domain.task import (
     WorkerLost,
 )
 from fluxserve.tasks import ledger, outbox, pictures, repeats
+from fluxserve.tasks.ledger import Paid
 from fluxserve.tasks.lists import Sought, open_tasks
 from fluxserve.tasks.rows import can_be_id, lock_account, row_of, task_of
 from fluxserve.tasks.schema import IS_OPEN, accounts, inputs, outputs, tasks
@@ -169,7 +170,7 @@ def submit(
     images = images_of(generation)
     if images:
         connection.execute(_NEW_INPUT, [{"key": key, "task_id": task_id} for key in images])
-    ledger.hold(connection, now, account_id, task_id, task.price)
+    ledger.hold(connection, now, account_id, Paid(task_id), task.price)
     if asked.repeatable:
         repeats.note_task(connection, now, task, asked.repeatable)
     return task
@@ -407,7 +408,7 @@ def _complete(connection: Connection, now: float, task: Task, finished: tuple[Ou
         ],
     )
     moved = _move(connection, Move.COMPLETE, task.id, ended_at=now, lease_until=None)
-    ledger.settle(connection, now, task.account_id, task.id, task.price)
+    ledger.settle(connection, now, task.account_id, Paid(task.id), task.price, task.price)
     outbox.post(connection, now, task)
     promote(connection, task.account_id)
     return task_of(connection, moved)
@@ -424,7 +425,7 @@ def _end(connection: Connection, now: float, task: Task, move: Move, code: str, 
         error_message=message,
         **values,
     )
-    ledger.release(connection, now, task.account_id, task.id, task.price)
+    ledger.release(connection, now, task.account_id, Paid(task.id), task.price)
     outbox.post(connection, now, task)
     promote(connection, task.account_id)
 

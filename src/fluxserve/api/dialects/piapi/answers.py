@@ -5,8 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from fastapi.responses import JSONResponse, Response
+
 from fluxserve.api import inputs
 from fluxserve.api.dialects.piapi.requests import Asked, TaskConfig, WebhookConfig
+from fluxserve.domain.completion import Completion
 from fluxserve.domain.errors import (
     Abandoned,
     CancelledByCaller,
@@ -125,6 +128,47 @@ def task_data(task: Task, picture_url: Callable[[Output], str]) -> dict[str, Any
             "code": ERROR_CODES.get(task.error_code, ERROR_CODES[TaskFailed.code]) if task.error_code else 0,
             "raw_message": task.error_message or "",
             "message": task.error_message or "",
+            "detail": None,
+        },
+    }
+
+
+def completion_answer(completion: Completion) -> Response:
+    """As the vendor's page for language models has it: the chat.completion object itself, without an envelope. Where
+    there is none, or it is kept no longer, the envelope tells how the completion stands.
+    """
+    if completion.answer is not None:
+        return Response(completion.answer, media_type="application/json")
+    return JSONResponse({"code": 200, "data": _completion_data(completion), "message": "success"})
+
+
+def _completion_data(completion: Completion) -> dict[str, Any]:
+    is_open, code = not completion.state.is_final, completion.error_code
+    return {
+        "task_id": completion.id,
+        "model": completion.model,
+        "task_type": "chat",
+        "status": str(completion.state),
+        "config": {"service_mode": "", "webhook_config": {"endpoint": "", "secret": ""}},
+        "input": {},
+        "output": None,
+        "meta": {
+            "created_at": moment(completion.created_at),
+            "started_at": moment(completion.created_at),
+            "ended_at": moment(completion.ended_at),
+            "usage": {
+                "type": "point",
+                "frozen": completion.held if is_open else 0,
+                "consume": completion.price or 0,
+            },
+            "is_using_private_pool": False,
+        },
+        "detail": None,
+        "logs": [],
+        "error": {
+            "code": ERROR_CODES.get(code, ERROR_CODES[TaskFailed.code]) if code else 0,
+            "raw_message": completion.error_message or "",
+            "message": completion.error_message or "",
             "detail": None,
         },
     }

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fluxserve.api.context import Context
 from fluxserve.api.describing import KEY_SCHEMA, body, body_of, headers, query_of
 from fluxserve.api.dialects.piapi.account import history_routes
-from fluxserve.api.dialects.piapi.answers import ERROR_CODES, echo_of, envelope
+from fluxserve.api.dialects.piapi.answers import ERROR_CODES, completion_answer, echo_of, envelope
 from fluxserve.api.dialects.piapi.deliveries import delivery_routes
 from fluxserve.api.dialects.piapi.events import follow
 from fluxserve.api.dialects.piapi.generations import to_generation
@@ -39,7 +39,7 @@ from fluxserve.api.reading import (
 )
 from fluxserve.api.repeats import InHand
 from fluxserve.domain.catalog import MODELS
-from fluxserve.domain.errors import CancelledByCaller, NoRoom, Refused
+from fluxserve.domain.errors import CancelledByCaller, NoRoom, NotFound, Refused
 from fluxserve.domain.generation import images_of
 from fluxserve.domain.task import Output, Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller, Sought
@@ -123,10 +123,14 @@ def create_app(context: Context) -> FastAPI:
             await context.inputs.discard(images_of(generation))
         return task
 
-    @app.get("/v1/task/{task_id}", summary="Get a task")
-    async def get(task_id: str, request: Request) -> JSONResponse:
+    @app.get("/v1/task/{task_id}", summary="Get a task, or a chat completion that is kept")
+    async def get(task_id: str, request: Request) -> Response:
         caller = await caller_of(request, context)
-        return JSONResponse(envelope(await context.queue.get(caller.account_id, task_id), picture_url))
+        try:
+            task = await context.queue.get(caller.account_id, task_id)
+        except NotFound:
+            return completion_answer(await context.chat.completions.get(caller.account_id, task_id))
+        return JSONResponse(envelope(task, picture_url))
 
     @app.get(
         "/v1/task/{task_id}/events",

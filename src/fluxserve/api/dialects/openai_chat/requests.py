@@ -1,0 +1,74 @@
+"""What of a chat completion's request we read; all else goes on as it came, and the upstream judges it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fluxserve.api.reading import checked, object_in
+from fluxserve.relay import Fields, Order, Prompt, Route, fields_of, prompt_of
+
+MOST_TOKENS = 2**31
+MOST_CHOICES = 128
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 4.0 is 4."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Tokens = Annotated[Whole, Field(ge=0, le=MOST_TOKENS)]
+
+
+class ChatRequest(BaseModel):
+    """Null is absent. Fields that are not here are passed on."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    model: str = Field(max_length=500, description="the name of a model, as GET /v1/models lists them")
+    messages: list[dict[str, Any]] = Field(min_length=1, description="a list of at least one message")
+    stream: bool | None = Field(None, description="true or false: whether the answer comes in pieces")
+    stream_options: dict[str, Any] | None = Field(
+        None, description="an object; its include_usage tells whether a stream ends with its usage"
+    )
+    max_completion_tokens: Tokens | None = Field(None, description=f"a whole number of tokens from 0 to {MOST_TOKENS}")
+    max_tokens: Tokens | None = Field(None, description=f"a whole number of tokens from 0 to {MOST_TOKENS}")
+    n: Annotated[Whole, Field(ge=1, le=MOST_CHOICES)] | None = Field(
+        None, description=f"a whole number of answers from 1 to {MOST_CHOICES}"
+    )
+
+
+READ = frozenset(ChatRequest.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose shape has been checked. `values` is all that it says."""
+
+    values: dict[str, Any]
+    request: ChatRequest
+    fields: Fields
+    prompt: Prompt
+
+    @property
+    def is_stream(self) -> bool:
+        return self.request.stream is True
+
+    def order(self, route_of: Callable[[str], Route]) -> Order:
+        route = route_of(self.request.model)
+        return Order(route, self.fields, self.is_stream, self.request.stream_options)
+
+    def most_output(self, default: int) -> int:
+        """Tokens that it may be answered with at most."""
+        wanted = (self.request.max_completion_tokens, self.request.max_tokens)
+        most = max((tokens for tokens in wanted if tokens is not None), default=default)
+        return most * (self.request.n or 1)
+
+
+def read(body: bytes) -> Asked:
+    """Raises `InvalidInput`."""
+    values = object_in(body)
+    request = checked(ChatRequest, values)
+    return Asked(values, request, fields_of(body, READ), prompt_of(values))

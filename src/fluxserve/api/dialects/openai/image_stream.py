@@ -13,6 +13,8 @@ from fluxserve.domain.errors import NotFound, NotYet, Unavailable
 from fluxserve.domain.task import Output, State, Task
 
 LOOK_SECONDS = 2.0  # without a signal
+STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+TASK_ID = "x-task-id"
 COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
 
 
@@ -58,7 +60,7 @@ async def _events(context: Context, task: Task, name: str) -> AsyncIterator[str]
         yield _error(failure(task)[0])
         return
     for output in task.outputs:
-        data = await asyncio.to_thread(_bytes, context, output)
+        data = await asyncio.to_thread(bytes_of, context, output)
         yield _event(f"{name}.completed", task, data, {"usage": answer_of(task)["usage"]})
 
 
@@ -74,12 +76,12 @@ def answer_of(task: Task) -> dict[str, Any]:
 
 async def in_base64(context: Context, output: Output) -> str:
     """Raises `NotFound` once it has expired."""
-    return base64.b64encode(await asyncio.to_thread(_bytes, context, output)).decode()
+    return base64.b64encode(await asyncio.to_thread(bytes_of, context, output)).decode()
 
 
-def _bytes(context: Context, output: Output) -> bytes:
+def bytes_of(context: Context, output: Output) -> bytes:
     try:
-        return context.shelf.path(output.key).read_bytes()
+        return context.shelf.path(output.key).readbytes_of()
     except FileNotFoundError:
         raise NotFound("the picture has expired") from None
 

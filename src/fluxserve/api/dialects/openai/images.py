@@ -11,7 +11,7 @@ from fluxserve.api.describing import KEY_SCHEMA, body_of, headers
 from fluxserve.api.dialects.openai.answers import failure, openai_app
 from fluxserve.api.dialects.openai.image_drawing import Files, to_drawing
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, Asked, EditImage, GenerateImage, form_schema
-from fluxserve.api.dialects.openai.image_stream import answer_of, events, in_base64
+from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, answer_of, events, in_base64
 from fluxserve.api.reading import Form, caller_of, checked, read_body, read_form, repeatable_of
 from fluxserve.api.repeats import InHand
 from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
@@ -22,8 +22,6 @@ from fluxserve.tasks import Caller
 
 ABOUT = """Send your key as `Authorization: Bearer` or as `X-API-Key`. The models are `gpt-image-1`, `gpt-4o-image` and
 the names of FLUX's own. Pictures are always answered as base64."""
-STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-TASK_ID = "x-task-id"
 HUNG_UP = 499  # nobody hears it
 
 

@@ -1,0 +1,249 @@
+"""gpt-4o-image by chat completions: the answer is a picture, and words that tell how far it is.
+
+What is drawn is what the last message of the user says. A picture that comes with it is changed so, or several side by
+side; without one it is the last picture of the conversation, if there is any, that is changed.
+"""
+
+import asyncio
+import base64
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from fluxserve.api.context import Context
+from fluxserve.api.dialects.openai.image_drawing import EDITED_BY, nearest_size
+from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, SIZES
+from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, bytes_of
+from fluxserve.api.dialects.openai.usage import input_tokens, output_tokens, text_tokens
+from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
+from fluxserve.domain.catalog import MODELS, USUAL, Quality
+from fluxserve.domain.errors import InvalidInput, NoRoom, NotYet, Refused, Unavailable
+from fluxserve.domain.generation import Edit, Generation, Kind, TextToImage, images_of
+from fluxserve.domain.task import Repeatable, State, Submission, Task
+from fluxserve.tasks import Caller
+
+MODEL = "gpt-4o-image"
+QUALITY: Quality = "medium"
+LONGEST_PROMPT = 32_000
+LOOK_SECONDS = 2.0  # without a signal
+COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
+HUNG_UP = 499  # nobody hears it
+PICTURE = re.compile(r"!\[[^\]]*\]\((https?://[^)\s]+)\)")  # as an answer of ours has it
+ALLOWED = (
+    'allowed is a text, or a list of {"type": "text", "text": …} and {"type": "image_url", "image_url": {"url": …}}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a conversation comes to. `images` are addresses, data URIs or base64."""
+
+    prompt: str
+    images: tuple[str, ...]
+
+
+def wish_of(messages: Sequence[Mapping[str, Any]]) -> Wish:
+    """Raises `InvalidInput`."""
+    seen: list[str] = []  # the pictures of the last message that has any
+    prompt, images = "", list[str]()
+    for number, message in enumerate(messages):
+        texts, images = _parts(f"messages.{number}.content", message.get("content"))
+        if message.get("role") == "user":
+            prompt = "\n".join(texts).strip()
+        else:
+            images = [*images, *(url for text in texts for url in PICTURE.findall(text)[-1:])]
+        seen = images or seen
+    last = f"messages.{len(messages) - 1}"
+    if messages[-1].get("role") != "user":
+        raise InvalidInput(f"{last}.role", messages[-1].get("role"), 'allowed is "user" in the last message')
+    if not prompt or len(prompt) > LONGEST_PROMPT or "\0" in prompt:
+        raise InvalidInput(f"{last}.content", prompt, f"allowed are 1 to {LONGEST_PROMPT} characters of what to draw")
+    if len(seen) > MOST_IMAGES:
+        raise InvalidInput(f"{last}.content", f"{len(seen)} pictures", f"allowed are {MOST_IMAGES}")
+    return Wish(prompt, tuple(seen))
+
+
+def _parts(field: str, content: Any) -> tuple[list[str], list[str]]:
+    """The texts and the pictures of a message's content."""
+    if content is None or isinstance(content, str):
+        return [content or ""], []
+    texts, images = list[str](), list[str]()
+    for part in content if isinstance(content, list) else [content]:
+        match part:
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
+                images.append(url)
+            case _:
+                raise InvalidInput(field, part, ALLOWED)
+    return texts, images
+
+
+async def draw(
+    context: Context,
+    request: Request,
+    caller: Caller,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    is_stream: bool,
+    repeatable: Repeatable | None,
+) -> Response:
+    """The answer to a conversation, drawn by the engine of this server. Raises `InvalidInput`."""
+    task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
+    if task is None:
+        task = await _submit(context, caller, wish_of(messages), repeatable)
+    told = {TASK_ID: task.id}
+    if is_stream:
+        return StreamingResponse(_chunks(context, task), media_type="text/event-stream", headers={**STREAMED, **told})
+    try:
+        task = await unless_hung_up(request, until_ended(context.queue, task, context.wait_seconds))
+    except HungUp:
+        await context.queue.cancel(caller.account_id, task.id)
+        return Response(status_code=HUNG_UP)
+    message: dict[str, Any] = {"role": "assistant", "content": _words(context, task)}
+    if task.outputs:
+        message["images"] = [await _image(context, task)]
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    answer = {**_head(task, "chat.completion"), "choices": [choice], "usage": task.request["usage"]}
+    return JSONResponse(answer, headers=told)
+
+
+async def _submit(context: Context, caller: Caller, wish: Wish, repeatable: Repeatable | None) -> Task:
+    size, seen = SIZES[0], 0
+    means = context.qualities[QUALITY]
+    kind: Kind = TextToImage(wish.prompt)
+    guidance = MODELS[means.model].guidance(None)
+    model, steps = means.model, means.steps
+    if wish.images:
+        picture = await context.inputs.take(caller.account_id, "messages", *wish.images)
+        kind, size = Edit(wish.prompt, picture.key), nearest_size(picture.width, picture.height)
+        seen = input_tokens(picture.width, picture.height)
+        model, usual = EDITED_BY, USUAL["edit"]
+        steps, guidance = MODELS[model].steps(usual.steps), MODELS[model].guidance(None, usual.guidance_scale)
+    generation = Generation(
+        model=model,
+        kind=kind,
+        width=size[0],
+        height=size[1],
+        steps=steps,
+        guidance_scale=guidance,
+        seed=secrets.randbelow(2**31),
+    )
+    read, made = text_tokens(wish.prompt) + seen, output_tokens(QUALITY, *size)
+    submission = Submission(
+        account_id=caller.account_id,
+        request={
+            "model": MODEL,
+            "task_type": "chat",
+            "config": {"service_mode": "", "webhook_config": {"endpoint": "", "secret": ""}},
+            "input": {"prompt": wish.prompt},
+            "usage": {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made},
+        },
+        generation=generation,
+        api_key_id=caller.key_id,
+        repeatable=repeatable,
+        product=MODEL,
+    )
+    try:
+        task = await context.queue.submit(submission)
+    except (Refused, NoRoom):
+        await context.inputs.discard(images_of(generation))
+        raise
+    if task.generation is not generation:  # another server took this request in at the same time
+        await context.inputs.discard(images_of(generation))
+    return task
+
+
+async def _chunks(context: Context, task: Task) -> AsyncIterator[str]:
+    """A caller who hangs up cancels the task."""
+    try:
+        async for chunk in _told(context, task):
+            yield chunk
+    except (asyncio.CancelledError, GeneratorExit):
+        await asyncio.shield(context.queue.cancel(task.account_id, task.id))
+        raise
+
+
+async def _told(context: Context, task: Task) -> AsyncIterator[str]:
+    yield _chunk(task, {"role": "assistant", "content": ""})
+    said, began = "", time.monotonic()
+    spoken_at = began
+    with context.queue.signals.listening(task.id) as changed:
+        while not task.state.is_final:
+            changed.clear()  # before the look: what changes after it is seen by the next
+            try:
+                task = await context.queue.get(task.account_id, task.id)
+            except Unavailable:  # it may be drawn all the same: what is not known now may be in a moment
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            if not task.state.is_final and (news := _progress(task)) != said:
+                said, spoken_at = news, time.monotonic()
+                yield _chunk(task, {"content": news})
+            if time.monotonic() - began > context.wait_seconds:
+                late = NotYet(f"it was not finished within {context.wait_seconds:g} s; it goes on as task {task.id}")
+                yield _chunk(task, {"content": _failure(late.message)})
+                break
+            if time.monotonic() - spoken_at > COMMENT_SECONDS:
+                spoken_at = time.monotonic()
+                yield ": still here\n\n"
+            if not task.state.is_final:
+                await _set(changed)
+    if task.state.is_final:
+        yield _chunk(task, {"content": _words(context, task)})  # whole: programs look for it in the raw text
+        if task.outputs:
+            yield _chunk(task, {"images": [await _image(context, task)]})
+    yield _chunk(task, {}, finish="stop")
+    yield _data({**_head(task, "chat.completion.chunk"), "choices": [], "usage": task.request["usage"]})
+    yield "data: [DONE]\n\n"
+
+
+def _progress(task: Task) -> str:
+    if task.state is not State.PROCESSING:
+        return "> in the queue\n"
+    return f"> drawing: step {task.step} of {task.steps}\n" if task.step and task.steps else "> drawing\n"
+
+
+def _words(context: Context, task: Task) -> str:
+    """The picture's address, or why there is none."""
+    if task.outputs:
+        return f"\n![picture]({context.picture_url(task.outputs[0].id, task.outputs[0].key)})\n"
+    return _failure(task.error_message or "it failed")
+
+
+def _failure(reason: str) -> str:
+    suggestion = "say it in other words, or try again; nothing was charged"
+    return f"\nGeneration failed\nReason: {reason}\nSuggestion: {suggestion}\n"
+
+
+async def _image(context: Context, task: Task) -> dict[str, Any]:
+    output = task.outputs[0]
+    data = base64.b64encode(await asyncio.to_thread(bytes_of, context, output)).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:{output.content_type};base64,{data}"}}
+
+
+def _chunk(task: Task, delta: dict[str, Any], finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return _data({**_head(task, "chat.completion.chunk"), "choices": [choice]})
+
+
+def _head(task: Task, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{task.id}", "object": kind, "created": int(task.created_at), "model": MODEL}
+
+
+def _data(values: dict[str, Any]) -> str:
+    return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
+
+
+async def _set(event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        pass

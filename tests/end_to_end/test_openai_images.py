@@ -145,7 +145,7 @@ def test_refusals_are_the_sdks_own_exceptions(server: Server, client: OpenAI) ->
     with pytest.raises(openai.BadRequestError) as refused:
         client.images.generate(model="gpt-image-1", prompt="a cat", background="transparent")
     assert refused.value.param == "background"
-    assert refused.value.code == "invalid_input"
+    assert refused.value.code == "invalid_value"
     with pytest.raises(openai.BadRequestError, match="mask"):
         client.images.edit(image=photo(), mask=photo((64, 64)), prompt="a cat")
     with OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as nobody:

@@ -10,7 +10,7 @@ from fluxserve.api import files
 from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
 from fluxserve.api.describing import Refusal, refusals
-from fluxserve.api.dialects import openai, openai_chat, piapi
+from fluxserve.api.dialects import openai, piapi
 from fluxserve.api.perimeter import Gate
 from fluxserve.api.perimeter.gate import origin_of
 from fluxserve.domain.errors import FluxserveError, NotFound, TooSlow, Unavailable, WrongHost, WrongOrigin
@@ -37,7 +37,7 @@ def create_app(context: Context) -> FastAPI:
     app.mount("/api", piapi.create_app(context))
     app.mount("/account", piapi.create_account_app(context))
     app.mount("/v1/images", openai.create_images_app(context))
-    app.mount("/v1", openai_chat.create_app(context))
+    app.mount("/v1", openai.create_chat_app(context))
     app.mount("/admin", create_admin_app(context))
     app.include_router(files.router(context))
     if context.origins:
@@ -73,7 +73,7 @@ def create_app(context: Context) -> FastAPI:
         if request.url.path.startswith(PIAPI_PATHS):
             return await piapi.no_route(request, error)
         if request.url.path.startswith(OPENAI_PATHS):
-            return await openai_chat.no_route(request, error)
+            return await openai.no_route(request, error)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     return app
@@ -84,7 +84,7 @@ def refusal(path: str, error: FluxserveError) -> Response:
     if path.startswith(PIAPI_PATHS):
         return piapi.refusal(error)
     if path.startswith(OPENAI_PATHS):
-        return openai_chat.refusal(error)
+        return openai.refusal(error)
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
     return JSONResponse({"error": error.message}, status, headers)

@@ -209,7 +209,7 @@ async def test_what_is_not_allowed_is_refused_by_name_value_and_what_is(
 
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
-    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", field, "invalid_input")
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", field, "invalid_value")
     assert error["message"].startswith(f"{field}: ")
     assert "allowed" in error["message"]
     assert (await door.accounts.get(door.account_id)).frozen == 0

@@ -1,5 +1,9 @@
-"""How refusals and faults are answered: OpenAI's error object, and the statuses by which its SDKs choose exceptions."""
+"""What goes out when something is refused: OpenAI's error object, with the status and the words that its client
+libraries make their exceptions of.
+"""
 
+import json
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,38 +25,46 @@ from fluxserve.domain.errors import (
     NotYet,
     Refused,
     TooLarge,
-    TooMany,
     TooSlow,
     TryLater,
     Unauthorized,
     Unavailable,
+    UnknownModel,
     WrongHost,
     WrongOrigin,
     shown,
 )
 from fluxserve.domain.task import Task
 
-STATUSES: dict[type[FluxserveError], int] = {
-    Unauthorized: 401,
-    WrongOrigin: 403,
-    NotFound: 404,
-    TooSlow: 408,
-    InFlight: 409,
-    TooLarge: 413,
-    WrongHost: 421,
-    KeyReused: 422,
-    NotEnoughCredits: 429,  # as OpenAI has it: its code tells it from a rate
-    TooMany: 429,
-    Refused: 400,
-    Unavailable: 503,
-    NotYet: 504,
-    FluxserveError: 500,
-}
-CODES: dict[type[FluxserveError], str] = {
-    Unauthorized: "invalid_api_key",
-    NotEnoughCredits: "insufficient_quota",
-    TooMany: "rate_limit_exceeded",
-    NotYet: "timeout",
+INVALID, OURS, LIMIT, QUOTA = "invalid_request_error", "server_error", "rate_limit_error", "insufficient_quota"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a refusal of ours is told: the status decides which exception a client library raises."""
+
+    status: int
+    type: str
+    code: str | None = None
+
+
+KINDS: dict[type[FluxserveError], Kind] = {
+    InvalidInput: Kind(400, INVALID, "invalid_value"),
+    Unauthorized: Kind(401, INVALID, "invalid_api_key"),
+    # As OpenAI has it: programs look for this code among what their rate limits raise.
+    NotEnoughCredits: Kind(429, QUOTA, QUOTA),
+    WrongOrigin: Kind(403, INVALID, "origin_not_allowed"),
+    UnknownModel: Kind(404, INVALID, "model_not_found"),
+    NotFound: Kind(404, INVALID, "not_found"),
+    TooSlow: Kind(408, INVALID, "request_timeout"),
+    InFlight: Kind(409, INVALID, "idempotency_key_in_use"),
+    TooLarge: Kind(413, INVALID, "request_too_large"),
+    WrongHost: Kind(421, INVALID, "host_not_allowed"),
+    KeyReused: Kind(422, INVALID, "idempotency_key_reused"),
+    TryLater: Kind(429, LIMIT, "rate_limit_exceeded"),
+    Refused: Kind(400, INVALID),
+    Unavailable: Kind(503, OURS, "unavailable"),
+    NotYet: Kind(504, OURS, "timeout"),
 }
 # OpenAI's SDKs send again what was answered with 409, 429 or 5xx. It would change nothing, or make a second task.
 NOT_AGAIN = (NotEnoughCredits, NotYet)
@@ -60,9 +72,9 @@ NOT_AGAIN = (NotEnoughCredits, NotYet)
 
 class Error(BaseModel):
     message: str = Field(description="the field, its value and what is allowed")
-    type: str = Field(description="invalid_request_error, insufficient_quota, rate_limit_error, server_error and so on")
-    param: str | None = Field(description="the field that it is about")
-    code: str | None = Field(description="a name for what is wrong")
+    type: str = Field(description="what kind of error it is")
+    param: str | None = Field(description="the field")
+    code: str | None = Field(description="what it is, for programs")
 
 
 class Refusal(BaseModel):
@@ -71,7 +83,7 @@ class Refusal(BaseModel):
     error: Error
 
 
-def openai_app(title: str, about: str) -> FastAPI:
+def sub_app(title: str, about: str) -> FastAPI:
     """One without routes as yet."""
     app = Keyed(title=f"fluxserve: {title}", version=__version__, description=about, responses=refusals(Refusal))
 
@@ -79,54 +91,59 @@ def openai_app(title: str, about: str) -> FastAPI:
     async def refuse(_request: Request, error: FluxserveError) -> JSONResponse:
         return refusal(error)
 
-    @app.exception_handler(HTTPException)
-    async def no_route(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {shown(request.url.path)}: {error.detail}"
-        return JSONResponse(
-            {"error": error_object(message, "invalid_request_error", code="unknown_url")},
-            error.status_code,
-            error.headers,
-        )
+    app.add_exception_handler(HTTPException, no_route)  # type: ignore[arg-type]
 
     @app.exception_handler(Exception)
     async def our_fault(_request: Request, _error: Exception) -> JSONResponse:
-        message = "the server has a fault; it is in its log"
-        return JSONResponse({"error": error_object(message, "server_error", code="server_error")}, 500)
+        return JSONResponse(error_body("the server has a fault; it is in its log", Kind(500, OURS)), 500)
 
     return app
 
 
-def refusal(error: FluxserveError) -> JSONResponse:
+def refusal(error: FluxserveError, **headers: str) -> JSONResponse:
     """The answer that tells `error`."""
-    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, (TryLater, Unavailable)) else {}
+    kind = kind_of(error)
+    if isinstance(error, (TryLater, Unavailable)):
+        headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, NOT_AGAIN):
         headers["x-should-retry"] = "false"
-    return JSONResponse({"error": error_of(error)}, status, headers)
+    return JSONResponse(body_of(error), kind.status, headers)
 
 
-def error_of(error: FluxserveError) -> dict[str, Any]:
-    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    kind = {401: "invalid_request_error", 429: "rate_limit_error"}.get(status) or (
-        "server_error" if status >= 500 else "invalid_request_error"
-    )
-    if isinstance(error, NotEnoughCredits):
-        kind = "insufficient_quota"
-    code = next((CODES[each] for each in type(error).__mro__ if each in CODES), error.code)
-    return error_object(error.message, kind, param=error.field if isinstance(error, InvalidInput) else None, code=code)
+def kind_of(error: FluxserveError) -> Kind:
+    return next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
+
+
+def body_of(error: FluxserveError) -> dict[str, Any]:
+    param = error.field if isinstance(error, InvalidInput) else "model" if isinstance(error, UnknownModel) else None
+    return error_body(error.message, kind_of(error), param)
+
+
+def error_body(message: str, kind: Kind, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
 
 
 def failure(task: Task) -> tuple[dict[str, Any], int]:
-    """The error of a task that failed, and its status: what was flagged is the caller's to change."""
+    """What is answered for a task that failed, and the status: what was flagged is the caller's to change."""
     message = f"{task.error_message} (task {task.id}; nothing was charged)"
     match task.error_code:
         case Flagged.code:
-            return error_object(message, "image_generation_user_error", code="moderation_blocked"), 400
+            kind = Kind(400, "image_generation_user_error", "moderation_blocked")
         case CancelledByCaller.code:
-            return error_object(message, "invalid_request_error", code=task.error_code), 400
+            kind = Kind(400, INVALID, CancelledByCaller.code)
         case code:
-            return error_object(message, "server_error", code=code), 500
+            kind = Kind(500, OURS, code)
+    return error_body(message, kind), kind.status
 
 
-def error_object(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    return {"message": message, "type": kind, "param": param, "code": code}
+def error_event(error: FluxserveError) -> bytes:
+    """The same within a stream, whose status has been sent."""
+    return b"data: " + json.dumps(body_of(error)).encode() + b"\n\n"
+
+
+async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+    """The answer to a path or a method that there is not."""
+    told = f"{request.method} {shown(request.url.path)}: {error.detail}"
+    return JSONResponse(
+        error_body(told, Kind(error.status_code, INVALID, "unknown_url")), error.status_code, error.headers
+    )

@@ -86,26 +86,23 @@ def _parts(field: str, content: Any) -> tuple[list[str], list[str]]:
     return texts, images
 
 
-async def draw(
-    context: Context,
-    request: Request,
-    caller: Caller,
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    is_stream: bool,
-    repeatable: Repeatable | None,
-) -> Response:
-    """The answer to a conversation, drawn by the engine of this server. Raises `InvalidInput`."""
+async def submitted(
+    context: Context, caller: Caller, messages: Sequence[Mapping[str, Any]], repeatable: Repeatable | None
+) -> Task:
+    """What a conversation comes to, to be drawn by the engine of this server. Raises `InvalidInput`."""
     task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
-    if task is None:
-        task = await _submit(context, caller, wish_of(messages), repeatable)
+    return task or await _submit(context, caller, wish_of(messages), repeatable)
+
+
+async def drawn(context: Context, request: Request, task: Task, *, is_stream: bool) -> Response:
+    """The answer that tells of it."""
     told = {TASK_ID: task.id}
     if is_stream:
         return StreamingResponse(_chunks(context, task), media_type="text/event-stream", headers={**STREAMED, **told})
     try:
         task = await unless_hung_up(request, until_ended(context.queue, task, context.wait_seconds))
     except HungUp:
-        await context.queue.cancel(caller.account_id, task.id)
+        await context.queue.cancel(task.account_id, task.id)
         return Response(status_code=HUNG_UP)
     message: dict[str, Any] = {"role": "assistant", "content": _words(context, task)}
     if task.outputs:

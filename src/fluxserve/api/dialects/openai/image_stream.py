@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fluxserve.api.context import Context
-from fluxserve.api.dialects.openai.answers import error_of, failure
+from fluxserve.api.dialects.openai.answers import body_of, failure
 from fluxserve.domain.errors import NotFound, NotYet, Unavailable
 from fluxserve.domain.task import Output, State, Task
 
@@ -46,7 +46,7 @@ async def _events(context: Context, task: Task, name: str) -> AsyncIterator[str]
                 break
             if time.monotonic() - began > context.wait_seconds:
                 late = f"the task has not ended after {context.wait_seconds:g} s; it goes on, and its id is {task.id}"
-                yield _error(error_of(NotYet(late)))
+                yield _error(body_of(NotYet(late)))
                 return
             if time.monotonic() - spoken_at > COMMENT_SECONDS:
                 yield ": nothing new\n\n"
@@ -81,7 +81,7 @@ async def in_base64(context: Context, output: Output) -> str:
 
 def bytes_of(context: Context, output: Output) -> bytes:
     try:
-        return context.shelf.path(output.key).readbytes_of()
+        return context.shelf.path(output.key).read_bytes()
     except FileNotFoundError:
         raise NotFound("the picture has expired") from None
 
@@ -98,5 +98,5 @@ def _event(name: str, task: Task, picture: bytes, more: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-def _error(error: dict[str, Any]) -> str:
-    return f"event: error\ndata: {json.dumps({'type': 'error', 'error': error})}\n\n"
+def _error(said: dict[str, Any]) -> str:
+    return f"event: error\ndata: {json.dumps({'type': 'error', **said})}\n\n"

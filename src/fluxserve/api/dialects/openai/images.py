@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
 from fluxserve.api.describing import KEY_SCHEMA, body_of, headers
-from fluxserve.api.dialects.openai.answers import failure, openai_app
+from fluxserve.api.dialects.openai.answers import failure, sub_app
 from fluxserve.api.dialects.openai.image_drawing import Files, to_drawing
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, Asked, EditImage, GenerateImage, form_schema
 from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, answer_of, events, in_base64
@@ -27,7 +27,7 @@ HUNG_UP = 499  # nobody hears it
 
 def create_images_app(context: Context) -> FastAPI:
     """The sub-application for everything under /v1/images."""
-    app = openai_app("OpenAI's Images API", ABOUT)
+    app = sub_app("OpenAI's Images API", ABOUT)
     in_hand = InHand()
 
     @app.post(
@@ -97,8 +97,8 @@ def create_images_app(context: Context) -> FastAPI:
 
     async def answer(task: Task) -> Response:
         if task.state is State.FAILED:
-            error, status = failure(task)
-            return JSONResponse({"error": error}, status, {TASK_ID: task.id})
+            said, status = failure(task)
+            return JSONResponse(said, status, {TASK_ID: task.id})
         return JSONResponse(
             {
                 "created": int(task.created_at),

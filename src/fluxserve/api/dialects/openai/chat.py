@@ -10,11 +10,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fluxserve.api.chat import CallerLeft, Talk
 from fluxserve.api.context import Context
 from fluxserve.api.describing import KEY_SCHEMA, body_of, headers
-from fluxserve.api.dialects.openai_chat.answers import Refusal, sub_app
-from fluxserve.api.dialects.openai_chat.answers import refusal as refused
-from fluxserve.api.dialects.openai_chat.requests import ChatRequest, read
-from fluxserve.api.dialects.openai_chat.streaming import COMMENT_SECONDS, StreamedCompletion
+from fluxserve.api.dialects.openai.answers import Refusal, sub_app
+from fluxserve.api.dialects.openai.answers import refusal as refused
+from fluxserve.api.dialects.openai.chat_pictures import MODEL, drawn, submitted
+from fluxserve.api.dialects.openai.chat_requests import ChatRequest, read
+from fluxserve.api.dialects.openai.chat_stream import COMMENT_SECONDS, StreamedCompletion
+from fluxserve.api.dialects.openai.image_requests import OWN_MODELS
 from fluxserve.api.reading import caller_of, read_bytes, repeatable_of
+from fluxserve.api.repeats import InHand
+from fluxserve.domain.catalog import MODELS
 from fluxserve.domain.errors import InvalidInput, TooMany, UpstreamsFailed
 from fluxserve.relay import Answer, Stream
 
@@ -47,15 +51,15 @@ CHAT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(context: Context) -> FastAPI:
+def create_chat_app(context: Context) -> FastAPI:
     """The sub-application for everything under /v1."""
     app = sub_app("OpenAI's API", ABOUT)
-    chat, began = context.chat, int(time.time())
+    chat, began, in_hand = context.chat, int(time.time()), InHand()
 
     @app.get("/models", summary="The models that there are")
     async def models(request: Request) -> JSONResponse:
         await caller_of(request, context)
-        names = chat.relay.models
+        names = dict.fromkeys([*chat.relay.models, *OWN_MODELS, *MODELS])
         data = [{"id": name, "object": "model", "created": began, "owned_by": "fluxserve"} for name in names]
         return JSONResponse({"object": "list", "data": data})
 
@@ -71,6 +75,10 @@ def create_app(context: Context) -> FastAPI:
         body = await read_bytes(request, context.largest_body)
         asked = await asyncio.to_thread(read, body) if len(body) > LARGE_BYTES else read(body)
         repeatable = repeatable_of(request, asked.values)
+        if asked.request.model == MODEL and MODEL not in chat.relay.models:
+            with in_hand.taking(caller.account_id, repeatable):
+                task = await submitted(context, caller, asked.request.messages, repeatable)
+            return await drawn(context, request, task, is_stream=asked.is_stream)
         if repeatable and asked.is_stream:
             raise InvalidInput("Idempotency-Key", repeatable.key, "allowed is one without stream")
         order = asked.order(chat.relay.route)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from fluxserve.api.dialects.openai_chat import door, streaming
+from fluxserve.api.dialects.openai import chat as door
+from fluxserve.api.dialects.openai import chat_stream as streaming
 from fluxserve.domain.completion import Rate
 from tests.api.chatting import CREDIT, MOST_OUTPUT, ChatDoor, chat_door, question, tokens
 from tests.relay.upstream import (

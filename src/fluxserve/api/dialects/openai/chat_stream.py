@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fluxserve.api.chat import Talk, until_left
-from fluxserve.api.dialects.openai_chat.answers import error_event
+from fluxserve.api.dialects.openai.answers import error_event
 from fluxserve.domain.errors import FluxserveError, UpstreamsFailed
 from fluxserve.relay import Answer, BrokenOffError, Stream
 

@@ -2,11 +2,13 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
@@ -121,6 +123,31 @@ def levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"), dtype=np.float32)
 
 
+def test_a_conversation_is_answered_with_a_picture_and_goes_on_from_it(client: OpenAI) -> None:
+    question: list[Any] = [{"role": "user", "content": "a red circle on a blue background"}]
+    first = client.chat.completions.create(model="gpt-4o-image", messages=question)
+    said = first.choices[0].message.content
+    assert said is not None
+    (url,) = re.findall(r"!\[[^]]*\]\((http[^)]+)\)", said)
+    assert first.usage is not None
+
+    question += [{"role": "assistant", "content": said}, {"role": "user", "content": "make the background green"}]
+    stream = client.chat.completions.create(model="gpt-4o-image", messages=question, stream=True)
+    words, pictures = [], []
+    for chunk in stream:
+        for choice in chunk.choices:
+            words.append(choice.delta.content or "")
+            pictures += (choice.delta.model_extra or {}).get("images", [])
+
+    assert any(re.search(r"step \d+ of \d+", word) for word in words)
+    (link,) = [word for word in words if "](http" in word]
+    assert url not in link
+    (picture,) = pictures
+    data = picture["image_url"]["url"].removeprefix("data:image/png;base64,")
+    red, green, blue = opened(data).convert("RGB").resize((9, 9)).getpixel((0, 0))  # type: ignore[misc]
+    assert green > max(red, blue)
+
+
 def test_the_node_sdk_generates_edits_and_streams(server: Server) -> None:
     hole = Image.new("RGBA", (256, 256), "black")
     hole.paste((0, 0, 0, 0), (64, 64, 192, 192))
@@ -137,7 +164,7 @@ def test_the_node_sdk_generates_edits_and_streams(server: Server) -> None:
         "image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"
     ]  # fmt: skip
     assert {opened(event["picture"]).size for event in told["events"]} == {(256, 256)}
-    assert told["refused"] == {"kind": "BadRequestError", "code": "invalid_input"}
+    assert told["refused"] == {"kind": "BadRequestError", "code": "invalid_value"}
     assert told["unknown"] == {"kind": "AuthenticationError", "code": "invalid_api_key"}
 
 

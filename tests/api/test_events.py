@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fluxserve.api import waiting
 from fluxserve.api.dialects.piapi import events
 from fluxserve.domain.task import Completed, Errored, GivenBack
 from tests.api.conftest import KEY, Door, picture
@@ -253,7 +254,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(door: Door) -> None
 
 
 async def test_while_nothing_happens_a_comment_keeps_the_line_open(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(events, "COMMENT_SECONDS", 0.02)
     async with following(door, await door.create()) as reader:
         await reader.expect()
@@ -261,7 +262,7 @@ async def test_while_nothing_happens_a_comment_keeps_the_line_open(door: Door, m
 
 
 async def test_a_change_without_a_signal_is_seen_all_the_same(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.01)
     task_id = await door.create()
     async with following(door, task_id) as reader:
         await reader.expect()

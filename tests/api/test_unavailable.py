@@ -14,7 +14,7 @@ import httpx2 as httpx
 import pytest
 from PIL import Image
 
-from fluxserve.api.dialects.piapi import events
+from fluxserve.api import waiting
 from fluxserve.storage import room
 from tests.api.conftest import ADMIN_KEY, Door, cat
 
@@ -94,7 +94,7 @@ async def test_every_door_says_503_and_when_to_come_back_while_the_database_is_g
 async def test_a_follower_is_not_sent_away_while_the_database_is_gone(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.05)
     task_id = await door.create()
     following = asyncio.create_task(door.client.get(f"/api/v1/task/{task_id}/events"))
     while not door.queue.signals._listeners:

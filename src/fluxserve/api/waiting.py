@@ -1,7 +1,8 @@
 """Callers who hold the line until their task has ended."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -19,22 +20,47 @@ class HungUp(Exception):
     """The caller is gone: nobody hears an answer."""
 
 
+async def followed(queue: Queue, task: Task, after: int = -1) -> AsyncGenerator[Task | None, None]:
+    """The task as it is, at each change that callers can see from the version `after` on, until it has ended; and None
+    whenever there was nothing to tell for a while.
+    """
+    with queue.signals.listening(task.id) as changed:
+        while True:
+            changed.clear()  # before the look: what changes after it is seen by the next
+            try:
+                task = await queue.get(task.account_id, task.id)
+            except Unavailable:  # it may be drawn all the same: what is not known now may be in a moment
+                await asyncio.sleep(LOOK_SECONDS)
+                yield None
+                continue
+            if task.version > after:
+                after = task.version
+                yield task
+            if task.state.is_final:
+                return
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                yield None
+
+
 async def until_ended(queue: Queue, task: Task, seconds: float) -> Task:
     """The task once it is completed or failed. Raises `NotYet` after so many seconds."""
     try:
-        async with asyncio.timeout(seconds):
-            with queue.signals.listening(task.id) as changed:
-                while not task.state.is_final:
-                    changed.clear()  # before the look: what changes after it is seen by the next
-                    task = await _looked_at(queue, task)
-                    if not task.state.is_final:
-                        await _set(changed, LOOK_SECONDS)
+        async with asyncio.timeout(seconds), aclosing(followed(queue, task)) as looks:
+            async for look in looks:
+                task = look or task
     except TimeoutError:
-        raise NotYet(
-            f"the task has not ended after {seconds:g} s; it goes on, and its id is {task.id}: GET "
-            f"/api/v1/task/{task.id} tells how it is"
-        ) from None
+        raise too_late(task, seconds) from None
     return task
+
+
+def too_late(task: Task, seconds: float) -> NotYet:
+    return NotYet(
+        f"the task has not ended after {seconds:g} s; it goes on, and its id is {task.id}: GET /api/v1/task/{task.id} "
+        "tells how it is"
+    )
 
 
 async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -53,19 +79,4 @@ async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _until_hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _looked_at(queue: Queue, task: Task) -> Task:
-    try:
-        return await queue.get(task.account_id, task.id)
-    except Unavailable:  # it may be drawn all the same: what is not known now may be in a moment
-        return task
-
-
-async def _set(event: asyncio.Event, within_seconds: float) -> None:
-    try:
-        async with asyncio.timeout(within_seconds):
-            await event.wait()
-    except TimeoutError:
         pass

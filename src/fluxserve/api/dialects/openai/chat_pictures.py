@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,9 @@ from fluxserve.api.dialects.openai.image_drawing import EDITED_BY, nearest_size
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, SIZES
 from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, bytes_of
 from fluxserve.api.dialects.openai.usage import input_tokens, output_tokens, text_tokens
-from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
+from fluxserve.api.waiting import HungUp, followed, too_late, unless_hung_up, until_ended
 from fluxserve.domain.catalog import MODELS, USUAL, Quality
-from fluxserve.domain.errors import InvalidInput, NoRoom, NotYet, Refused, Unavailable
+from fluxserve.domain.errors import InvalidInput, NoRoom, Refused
 from fluxserve.domain.generation import Edit, Generation, Kind, TextToImage, images_of
 from fluxserve.domain.task import Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller
@@ -32,7 +33,6 @@ from fluxserve.tasks import Caller
 MODEL = "gpt-4o-image"
 QUALITY: Quality = "medium"
 LONGEST_PROMPT = 32_000
-LOOK_SECONDS = 2.0  # without a signal
 COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
 HUNG_UP = 499  # nobody hears it
 PICTURE = re.compile(r"!\[[^\]]*\]\((https?://[^)\s]+)\)")  # as an answer of ours has it
@@ -172,26 +172,20 @@ async def _told(context: Context, task: Task) -> AsyncIterator[str]:
     yield _chunk(task, {"role": "assistant", "content": ""})
     said, began = "", time.monotonic()
     spoken_at = began
-    with context.queue.signals.listening(task.id) as changed:
-        while not task.state.is_final:
-            changed.clear()  # before the look: what changes after it is seen by the next
-            try:
-                task = await context.queue.get(task.account_id, task.id)
-            except Unavailable:  # it may be drawn all the same: what is not known now may be in a moment
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
+    async with aclosing(followed(context.queue, task)) as looks:
+        async for look in looks:
+            task = look or task
             if not task.state.is_final and (news := _progress(task)) != said:
-                said, spoken_at = news, time.monotonic()
+                said = news
                 yield _chunk(task, {"content": news})
-            if time.monotonic() - began > context.wait_seconds:
-                late = NotYet(f"it was not finished within {context.wait_seconds:g} s; it goes on as task {task.id}")
-                yield _chunk(task, {"content": _failure(late.message)})
-                break
-            if time.monotonic() - spoken_at > COMMENT_SECONDS:
-                spoken_at = time.monotonic()
+            elif time.monotonic() - spoken_at > COMMENT_SECONDS:
                 yield ": still here\n\n"
-            if not task.state.is_final:
-                await _set(changed)
+            else:
+                if time.monotonic() - began > context.wait_seconds and not task.state.is_final:
+                    yield _chunk(task, {"content": _failure(too_late(task, context.wait_seconds).message)})
+                    break
+                continue
+            spoken_at = time.monotonic()
     if task.state.is_final:
         yield _chunk(task, {"content": _words(context, task)})  # whole: programs look for it in the raw text
         if task.outputs:
@@ -236,11 +230,3 @@ def _head(task: Task, kind: str) -> dict[str, Any]:
 
 def _data(values: dict[str, Any]) -> str:
     return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
-
-
-async def _set(event: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            await event.wait()
-    except TimeoutError:
-        pass

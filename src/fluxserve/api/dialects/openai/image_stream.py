@@ -5,14 +5,15 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from fluxserve.api.context import Context
 from fluxserve.api.dialects.openai.answers import body_of, failure
-from fluxserve.domain.errors import NotFound, NotYet, Unavailable
+from fluxserve.api.waiting import followed, too_late
+from fluxserve.domain.errors import NotFound, Unavailable
 from fluxserve.domain.task import Output, State, Task
 
-LOOK_SECONDS = 2.0  # without a signal
 STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 TASK_ID = "x-task-id"
 COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
@@ -29,39 +30,36 @@ async def events(context: Context, task: Task, name: str) -> AsyncIterator[str]:
 
 
 async def _events(context: Context, task: Task, name: str) -> AsyncIterator[str]:
-    promised, sent, spoken_at, began = task.generation.previews, list[bytes](), time.monotonic(), time.monotonic()
-    with context.queue.signals.listening(task.id) as changed:
-        while not task.state.is_final:
-            changed.clear()  # before the look: what changes after it is seen by the next
-            try:
-                task = await context.queue.get(task.account_id, task.id)
-                look = await context.queue.preview(task.id) if promised and task.state is State.PROCESSING else None
-            except Unavailable:
-                look = None
+    promised, sent = task.generation.previews, list[bytes]()
+    began = spoken_at = time.monotonic()
+    async with aclosing(followed(context.queue, task)) as looks:
+        async for seen in looks:
+            task = seen or task
+            look = await _look(context, task) if seen and promised and task.state is State.PROCESSING else None
             if look and look not in sent and len(sent) < promised:
                 yield _event(f"{name}.partial_image", task, look, {"partial_image_index": len(sent)})
                 sent.append(look)
-                spoken_at = time.monotonic()
-            if task.state.is_final:
-                break
-            if time.monotonic() - began > context.wait_seconds:
-                late = f"the task has not ended after {context.wait_seconds:g} s; it goes on, and its id is {task.id}"
-                yield _error(body_of(NotYet(late)))
-                return
-            if time.monotonic() - spoken_at > COMMENT_SECONDS:
+            elif time.monotonic() - spoken_at > COMMENT_SECONDS:
                 yield ": nothing new\n\n"
-                spoken_at = time.monotonic()
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await changed.wait()
-            except TimeoutError:
-                pass
+            else:
+                if time.monotonic() - began > context.wait_seconds and not task.state.is_final:
+                    yield _error(body_of(too_late(task, context.wait_seconds)))
+                    return
+                continue
+            spoken_at = time.monotonic()
     if task.state is State.FAILED:
         yield _error(failure(task)[0])
         return
     for output in task.outputs:
         data = await asyncio.to_thread(bytes_of, context, output)
         yield _event(f"{name}.completed", task, data, {"usage": answer_of(task)["usage"]})
+
+
+async def _look(context: Context, task: Task) -> bytes | None:
+    try:
+        return await context.queue.preview(task.id)
+    except Unavailable:
+        return None
 
 
 def answer_of(task: Task) -> dict[str, Any]:

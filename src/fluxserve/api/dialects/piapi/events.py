@@ -5,22 +5,22 @@ reader who is slow, or comes back with the Last-Event-ID that it had, misses loo
 comes once, and last. Nothing is kept for readers, so a thousand of them cost no memory.
 """
 
-import asyncio
 import base64
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
 
 from fluxserve.api.context import Context
 from fluxserve.api.dialects.piapi.answers import task_data
-from fluxserve.domain.errors import TooMany, Unavailable
+from fluxserve.api.waiting import followed
+from fluxserve.domain.errors import TooMany
 from fluxserve.domain.task import Output, State, Task
 
-LOOK_SECONDS = 2.0  # without a signal
 RETRY_AFTER_SECONDS = 5
 COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
 MOST_FOLLOWERS = 100  # of one account: each looks at the database whenever its task changes
@@ -56,29 +56,17 @@ async def follow(
 async def _events(
     context: Context, followers: Counter[str], task: Task, seen: int, picture_url: Callable[[Output], str]
 ) -> AsyncIterator[str]:
-    with _counted(followers, task.account_id), context.queue.signals.listening(task.id) as changed:
-        silent = 0.0
-        while True:
-            changed.clear()  # before the look: what changes after it is seen by the next
-            try:
-                task = await context.queue.get(task.account_id, task.id)
-                news = _event(task, await _data(context, task, picture_url)) if task.version > seen else None
-            except Unavailable:  # a browser that is sent away, and then answered with 503, comes back no more
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
-            if news is not None:
-                seen, silent = task.version, 0.0
-                yield news
-            if task.state.is_final:
-                return
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await changed.wait()
-            except TimeoutError:
-                silent += LOOK_SECONDS
-                if silent >= COMMENT_SECONDS:
-                    silent = 0.0
+    spoken_at = time.monotonic()
+    async with aclosing(followed(context.queue, task, seen)) as looks:
+        with _counted(followers, task.account_id):
+            async for look in looks:
+                if look is not None:
+                    yield _event(look, await _data(context, look, picture_url))
+                elif time.monotonic() - spoken_at >= COMMENT_SECONDS:
                     yield ": nothing new\n\n"
+                else:
+                    continue
+                spoken_at = time.monotonic()
 
 
 @contextmanager

@@ -46,7 +46,7 @@ PATH = "/v1/chat/completions"
 END_OF_HEAD, LENGTH = b"\r\n\r\n", b"\r\ncontent-length:"
 FIRST_EVENT, LAST_EVENT = b"data: ", b"data: [DONE]"
 ACCOUNTS = 64
-START_SECONDS = 30
+START_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)

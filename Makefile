@@ -45,3 +45,4 @@ bench: setup  ## every benchmark, each beside what it is measured against
 	$(BIN)/python -m benchmarks.first_picture
 	$(BIN)/python -m benchmarks.lora_switch
 	$(BIN)/python -m benchmarks.queue
+	$(BIN)/python -m benchmarks.relay

@@ -216,7 +216,7 @@ def procrastinate(folder: Path, callers: int, seconds: float) -> dict[str, Seen]
             assert worker.stdout is not None
             worker.stdout.readline()  # it is ready
             call = [*command, "call", str(callers), str(seconds)]
-            called = subprocess.run(call, capture_output=True, text=True, check=True, preexec_fn=_call)
+            called = subprocess.run(call, capture_output=True, text=True, check=True, preexec_fn=on_the_clients_cores)
             worker.kill()
     return {what: Seen(latencies, seconds) for what, latencies in json.loads(called.stdout).items()}
 
@@ -274,7 +274,7 @@ def _serve() -> None:
     os.sched_setaffinity(0, SERVERS)
 
 
-def _call() -> None:
+def on_the_clients_cores() -> None:
     os.sched_setaffinity(0, CLIENTS)
 
 
@@ -293,7 +293,7 @@ def measured(door: Door, callers: int, seconds: float) -> dict[str, Seen]:
 
 
 def _measured(door: Door, callers: int, seconds: float) -> dict[str, Seen]:
-    _call()
+    on_the_clients_cores()
     return asyncio.run(_both(door, callers, seconds))
 
 

@@ -10,7 +10,9 @@ import venv
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".peers"  # not in the repository
-VERSIONS = {"bentoml": "1.4.40", "cog": "0.23.1", "procrastinate": "3.10.0"}
+VERSIONS = {"bentoml": "1.4.40", "cog": "0.23.1", "litellm": "1.100.0", "procrastinate": "3.10.0"}
+EXTRAS = {"litellm": "[proxy]"}
+OF_NODE = {"@portkey-ai/gateway": "1.15.2"}
 
 
 def install(name: str) -> Path:
@@ -20,7 +22,32 @@ def install(name: str) -> Path:
     if not ready.exists():
         print(f"setting up {name} {VERSIONS[name]}", file=sys.stderr, flush=True)
         venv.create(home, with_pip=True, clear=True)
-        packages = [f"{name}=={VERSIONS[name]}", *(["psycopg[binary]"] if name == "procrastinate" else [])]
+        packages = [
+            f"{name}{EXTRAS.get(name, '')}=={VERSIONS[name]}",
+            *(["psycopg[binary]"] if name == "procrastinate" else []),
+        ]
         subprocess.run([home / "bin" / "pip", "install", "--quiet", *packages], check=True, stderr=subprocess.DEVNULL)
         ready.touch()
     return home / "bin"
+
+
+def install_of_node(name: str) -> Path:
+    """The same of a package that runs in Node.js, which must be there already."""
+    home = FOLDER / f"{name.replace('/', '-')}-{OF_NODE[name]}"
+    ready = home / "ready"
+    if not ready.exists():
+        print(f"setting up {name} {OF_NODE[name]}", file=sys.stderr, flush=True)
+        home.mkdir(parents=True, exist_ok=True)
+        command = [
+            "npm",
+            "install",
+            "--silent",
+            "--no-fund",
+            "--no-audit",
+            "--prefix",
+            str(home),
+            f"{name}@{OF_NODE[name]}",
+        ]
+        subprocess.run(command, check=True)
+        ready.touch()
+    return home / "node_modules" / ".bin"

@@ -44,6 +44,18 @@ def test_queue_takes_tasks_in_and_ends_them(tmp_path: Path) -> None:
     assert all(row["per second"] > 0 and row["p50 ms"] <= row["p99 ms"] for row in result["figures"])
 
 
+def test_relay_asks_for_whole_answers_and_streams_of_both_sizes(tmp_path: Path) -> None:
+    result = run("relay", tmp_path, "--seconds", "0.1", "--rounds", "1", "--sides", "bare,ours")
+
+    assert [(row["what"], row["callers"], row["side"]) for row in result["figures"]] == [
+        (f"{form}, {size} KB", callers, side)
+        for form in ("whole", "stream") for size in (2, 1400) for callers in (1, 16) for side in ("bare", "ours")
+    ]  # fmt: skip
+    assert all(row["per second"] > 0 and row["p50 ms"] <= row["p99 ms"] for row in result["figures"])
+    firsts = [row["first event p50 ms"] for row in result["figures"]]
+    assert [first is not None for first in firsts] == 8 * [False] + 8 * [True]
+
+
 def test_a_table_is_markdown_with_its_columns_aligned() -> None:
     assert table([{"what": "one", "s": 0.123456}, {"what": "another", "s": None}]) == [
         "| what    | s      |",

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, create_engine
 
 from fluxserve.dispatch import Dispatcher, Upkeep
+from fluxserve.domain.completion import Completion
 from fluxserve.domain.credits import work
 from fluxserve.domain.errors import TooMany, Unavailable
 from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
@@ -524,6 +525,17 @@ class Renewing(Queue):
         return await super().renew(held) if self.is_renewing else set(held)
 
 
+class NoCompletions(Completions):
+    """Text models are not tried here."""
+
+    async def rescue(self, *, everything: bool = False) -> list[Completion]:
+        del everything
+        return []
+
+    async def forget_old_answers(self) -> None:
+        pass
+
+
 class Server:
     """The parts of one, built and started as `fluxserve.server` does."""
 
@@ -544,7 +556,7 @@ class Server:
             renew_every=RENEW,
             clock=lambda: world.wall,
         )
-        self.upkeep = Upkeep(queue=self.queue, completions=Completions(self.line), shelf=world.shelf, every=UPKEEP)
+        self.upkeep = Upkeep(queue=self.queue, completions=NoCompletions(self.line), shelf=world.shelf, every=UPKEEP)
 
     def start(self) -> None:
         context = contextvars.copy_context()

@@ -12,6 +12,7 @@ import contextlib
 import json
 import random
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class Way:
 
     first: Callable[[Call], Say]
     price: Callable[[Call], int]
-    second: Callable[[Call], Say] = lambda call: status(500)
+    second: Callable[[Call], Say] = lambda _: status(500)
     is_stream: bool = False
     leaves: bool = False
 
@@ -271,8 +272,9 @@ def _until_nothing_is_held(server: Server) -> None:
     for _ in range(500):
         if server.rows("SELECT SUM(frozen) FROM accounts") == [(0,)]:
             return
-        asyncio.run(asyncio.sleep(0.02))
-    raise AssertionError(f"still held: {server.rows('SELECT id, held FROM completions WHERE price IS NULL')}")
+        time.sleep(0.02)
+    left = server.rows("SELECT id, held FROM completions WHERE state = 'processing'")
+    raise AssertionError(f"still held: {left}")
 
 
 def _compare(server: Server, expected: dict[str, Call], report: Report) -> None:

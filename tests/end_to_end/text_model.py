@@ -1,6 +1,6 @@
-"""A real server of text models that is not ours: ``transformers serve`` with a model of random weights, made on the spot.
+"""A real server of text models that is not ours: ``transformers serve`` with a small model of random weights.
 
-It says nonsense, byte by byte; how it says it, and what it tells of its tokens, is its own.
+It is made on the spot, and says nonsense, byte by byte; how it says it, and what it tells of its tokens, is its own.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def serving(folder: Path) -> Iterator[tuple[str, str]]:
     command = [Path(sys.executable).with_name("transformers"), "serve", model, "--device", "cpu"]
     with log.open("wb") as told:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], env=quiet, stdout=told, stderr=told
+            [*map(str, command), "--host", "127.0.0.1", "--port", str(port)], env=quiet, stdout=told, stderr=told
         )
     url = f"http://127.0.0.1:{port}"
     try:

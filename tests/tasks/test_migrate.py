@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from fluxserve.domain.task import Completed, Errored, State, allowed_moves
 from fluxserve.tasks import migrate, open_postgresql, open_sqlite
+from fluxserve.tasks.audit import audit
 from fluxserve.tasks.schema import accounts, ledger, metadata, tasks
 from tests.postgresql import Postgres
 from tests.tasks.conftest import Bench, picture, without_guards
@@ -98,6 +99,41 @@ def test_idempotency_keys_of_the_version_before_are_kept(tmp_path: Path, postgre
             (kept,) = connection.execute(text("SELECT key, task_id, first_state, upload_id FROM idempotency_keys"))
         engine.dispose()
         assert tuple(kept) == ("k", "t", "staged", None)
+
+
+def test_the_ledger_of_the_version_before_is_kept(tmp_path: Path, postgresql: Postgres) -> None:
+    for engine in (
+        open_sqlite(tmp_path / "old.sqlite"),
+        open_postgresql(postgresql.fresh(template="template1")),
+    ):
+        migrate(engine, to="0004")
+        with engine.begin() as connection:
+            for row in (
+                "accounts VALUES ('a', 'first', 80, 20, 1, 0.0, 0)",
+                "tasks (id, account_id, request, generation, state, price, attempt, losses, created_at) "
+                "VALUES ('t', 'a', '{}', '{}', 'pending', 20, 0, 0, 0.0)",
+                "ledger (account_id, phase, balance_change, frozen_change, at) VALUES ('a', 'deposit', 100, 0, 1.0)",
+                "ledger (account_id, task_id, phase, balance_change, frozen_change, at) "
+                "VALUES ('a', 't', 'hold', -20, 20, 2.0)",
+            ):
+                connection.execute(text(f"INSERT INTO {row}"))
+
+        migrate(engine)
+
+        with engine.begin() as connection:
+            kept = connection.execute(
+                text("SELECT task_id, completion_id, phase, balance_change FROM ledger ORDER BY id")
+            )
+            assert [tuple(row) for row in kept] == [(None, None, "deposit", 100), ("t", None, "hold", -20)]
+            assert audit(connection) == []
+        with pytest.raises(IntegrityError), engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO ledger (account_id, task_id, phase, balance_change, frozen_change, at) "
+                    "VALUES ('a', 't', 'hold', 0, 0, 3.0)"
+                )
+            )
+        engine.dispose()
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(State, 2)), ids=lambda state: str(state))

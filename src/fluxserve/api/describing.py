@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from fluxserve.api.reading import LONGEST_IDEMPOTENCY_KEY
+from fluxserve.api.reading import LONGEST_DEADLINE_SECONDS, LONGEST_IDEMPOTENCY_KEY
 
 KEY_SCHEMA = {
     "type": "string",
@@ -70,3 +70,14 @@ def _parameter(place: str, name: str, field: dict[str, Any]) -> dict[str, Any]:
         if variant.get("type") != "null":
             schema |= variant
     return {"in": place, "name": name, "required": False, "description": field["description"], "schema": schema}
+
+
+CREATE_HEADERS = headers(
+    Idempotency_Key=KEY_SCHEMA,
+    X_Deadline_Seconds={
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": LONGEST_DEADLINE_SECONDS,
+        "description": "so long after it was created a task that has not ended fails, and costs nothing",
+    },
+)

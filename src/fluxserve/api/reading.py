@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
+from python_multipart.exceptions import FormParserError
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from fluxserve.api.context import Context
@@ -18,6 +22,7 @@ from fluxserve.tasks.accounts import key_id
 M = TypeVar("M", bound=BaseModel)
 
 LONGEST_IDEMPOTENCY_KEY = 255
+MOST_PARTS = 64  # of a form, fields and files each
 LONGEST_DEADLINE_SECONDS = 30 * 86_400
 
 
@@ -97,6 +102,49 @@ def checked(model: type[M], values: object) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         raise _explained(model, error.errors()[0]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a multipart form says: its texts, the last of each name, and the bytes of its files."""
+
+    texts: dict[str, str]
+    files: dict[str, list[bytes]]
+
+    def digest(self) -> dict[str, Any]:
+        """What tells it from another, small."""
+        files = {name: [hashlib.sha256(file).hexdigest() for file in each] for name, each in self.files.items()}
+        return {"texts": self.texts, "files": files}
+
+
+async def read_form(request: Request, largest: int) -> Form:
+    """The request's multipart form. Raises `TooLarge` or `InvalidInput`."""
+    body = await _bytes(request, largest)
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    kind = request.headers.get("content-type", "")
+    if not kind.lower().startswith("multipart/form-data"):
+        raise InvalidInput("Content-Type", kind, "allowed is multipart/form-data")
+    try:
+        parser = MultiPartParser(
+            request.headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=largest
+        )
+        parsed = await parser.parse()
+    except (MultiPartException, FormParserError, KeyError, ValueError) as error:
+        raise InvalidInput(
+            "body", body[:40].decode(errors="replace"), f"it must be a multipart form: {error}"
+        ) from None
+    texts: dict[str, str] = {}
+    files: dict[str, list[bytes]] = {}
+    for name, value in parsed.multi_items():
+        if isinstance(value, str):
+            texts[name] = value
+        else:
+            files.setdefault(name, []).append(await value.read())
+    await parsed.close()
+    return Form(texts, files)
 
 
 async def _bytes(request: Request, largest: int) -> bytes:

@@ -24,12 +24,16 @@ from schemathesis.core.result import Ok
 from sqlalchemy import Engine
 from starlette.routing import Mount
 
+from fluxserve.api.app import Shared
 from fluxserve.domain.task import Completed
 from fluxserve.tasks import open_postgresql
 from tests.api.conftest import ADMIN_KEY, KEY, Door, open_door, picture
+from tests.api.test_segmind import fill, in_base64, png
 from tests.postgresql import Postgres
 
-KEYS = {"": "", "/api": KEY, "/account": KEY, "/admin": ADMIN_KEY}
+KEYS = {"": "", "/api": KEY, "/account": KEY, "/segmind": KEY, "/admin": ADMIN_KEY}
+AT_THE_ROOT = {"/segmind"}  # where its pages are; what they tell of stands among the paths of others
+PICTURE = in_base64(png(hole=(0, 0, 40, 40)))
 TOLD = (
     "not_a_server_error",
     "status_code_conformance",
@@ -53,9 +57,9 @@ class House:
     def answer(self, request: dict[str, Any], key: str) -> httpx.Response:
         told = {**request["headers"], "X-API-Key": key}
         headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}
-        body = {name: request[name] for name in ("json", "content", "params") if name in request}
+        body = {name: request[name] for name in ("json", "content", "params", "files") if name in request}
         if "data" in request:
-            body["content"] = request["data"]
+            body["data" if "files" in request else "content"] = request["data"]
 
         async def send() -> httpx.Response:
             return await self.client.request(request["method"], request["url"], headers=headers, **body)
@@ -117,7 +121,8 @@ def check(house: House, app: str, examples: int, *, is_steady: bool) -> int:
             def ask(case: schemathesis.Case[Any]) -> None:
                 nonlocal asked
                 asked += 1
-                answer = house.answer(case.as_transport_kwargs(base_url=f"http://fluxserve.test{app}"), KEYS[app])
+                    base = "" if app in AT_THE_ROOT else app
+                answer = house.answer(case.as_transport_kwargs(base_url=f"http://fluxserve.test{base}"), KEYS[app])
                 case.validate_response(answer, checks=checks)
 
             ask()
@@ -125,7 +130,9 @@ def check(house: House, app: str, examples: int, *, is_steady: bool) -> int:
 
 
 def test_every_app_that_is_mounted_is_among_them(house: House) -> None:
-    assert {route.path for route in house.door.app.routes if isinstance(route, Mount)} | {""} == set(KEYS)
+    mounted = {route.path for route in house.door.app.routes if isinstance(route, Mount)}
+    assert mounted | {""} | AT_THE_ROOT == set(KEYS)
+    assert sum(isinstance(route, Shared) for route in house.door.app.routes) == len(AT_THE_ROOT)
 
 
 @pytest.mark.parametrize("app", KEYS, ids=lambda app: app or "root")

@@ -11,16 +11,18 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 from PIL import Image
+from sqlalchemy import Engine
 from starlette.routing import Mount
 
 from fluxserve.domain.generation import images_of
 from fluxserve.domain.task import Completed
-from tests.api.conftest import Door, cat, picture
+from tests.api.conftest import Door, cat, open_door, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +41,13 @@ OPERATIONS = {
     ("DELETE", "/api/v1/tasks"): 200,
     ("POST", "/api/ephemeral_resource"): 200,
     ("GET", "/api/open/tasks/histories"): 200,
+    ("POST", "/v1/flux-fill-dev"): 504,  # it is accepted, and nobody draws it here
+    ("POST", "/v2/flux-fill-dev"): 200,
+    ("GET", "/v2/requests/{request_id}"): 404,
+    ("GET", "/v2/requests/{request_id}/status"): 404,
+    ("GET", "/v1/requests/{request_id}"): 404,
+    ("GET", "/v1/get-user-credits"): 200,
+    ("GET", "/v1/credits"): 200,
     ("GET", "/account/info"): 200,
     ("GET", "/account/active_tasks"): 200,
     # The operator's: no account's key opens any of it, whether or not there is such an id.
@@ -55,10 +64,11 @@ OPERATIONS = {
     ("GET", "/admin/audit"): 401,
 }
 # Every parameter and field of a body that could name something of somebody's; those of a picture can name an upload.
-IDS = {"name", "task_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data"}
+IDS = {"name", "task_id", "request_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "mask"}
 NO_IDS = {
     "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
-    "X-Deadline-Seconds", "Last-Event-ID", "credits_usd", "max_concurrent", "usd",
+    "X-Deadline-Seconds", "Last-Event-ID", "credits_usd", "max_concurrent", "usd", "prompt", "guidance", "megapixels",
+    "num_inference_steps", "num_outputs", "output_format", "output_quality", "disable_safety_checker", "seed", "base64",
 }  # fmt: skip
 
 
@@ -72,11 +82,11 @@ class Operation:
 
 
 async def operations(door: Door) -> list[Operation]:
-    """All that the pages of the app and of every app mounted in it know."""
+    """All that the pages of the app and of every app in it know."""
     found = []
     mounts = ["", *(route.path for route in door.app.routes if isinstance(route, Mount))]
-    for mount in mounts:
-        pages = (await door.client.get(f"{mount}/openapi.json")).json()
+    for mount, its_pages in [*((mount, mount) for mount in mounts), ("", "/segmind")]:
+        pages = (await door.client.get(f"{its_pages}/openapi.json")).json()
         for path, methods in pages["paths"].items():
             for method, told in methods.items():
                 parameters = told.get("parameters", [])
@@ -114,9 +124,9 @@ class Things:
         return [*self.ids, *self.pictures, CANARY]
 
 
-def png() -> str:
+def png(colour: str = "teal") -> str:
     file = BytesIO()
-    Image.new("RGB", (64, 64), "teal").save(file, "PNG")
+    Image.new("RGB", (64, 64), colour).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -124,11 +134,23 @@ def over(image: str) -> dict[str, Any]:
     return {"model": "Qubico/flux1-dev", "task_type": "img2img", "input": {"prompt": "a bear", "image": image}}
 
 
+def filled(image: str) -> dict[str, Any]:
+    return {"prompt": "a bear", "image": image, "mask": png("white")}
+
+
+@pytest.fixture
+async def door(sqlite: Engine, tmp_path: Path) -> AsyncIterator[Door]:
+    """The usual one, where nobody waits for long."""
+    async with open_door(sqlite, tmp_path, wait_seconds=0.05) as door:
+        yield door
+
+
 @pytest.fixture
 async def things(door: Door) -> Things:
     """Of the first account: tasks that wait, are drawn and are completed; an upload, an input, an output; a webhook."""
     upload = (await door.client.post("/api/ephemeral_resource", json={"file_name": "x", "file_data": png()})).json()
     waiting = await door.create(prompt=CANARY)
+    polled = await door.client.post("/v2/flux-fill-dev", json=filled(png()) | {"prompt": CANARY})
     headers = {"Idempotency-Key": "theirs"}
     running = (await door.client.post("/api/v1/task", json=over(upload["data"]["url"]), headers=headers)).json()
     await door.queue.progress(await door.claimed(running["data"]["task_id"]), 1, 4, b"a preview")
@@ -137,10 +159,11 @@ async def things(door: Door) -> Things:
     await door.end(told, Completed((picture("a"),)))
     (key,) = await door.accounts.keys(door.account_id)
     drawn = await door.queue.get(door.account_id, running["data"]["task_id"])
+    filling = await door.queue.get(door.account_id, polled.json()["request_id"])
     return Things(
-        tasks=[waiting, drawn.id, told],
+        tasks=[waiting, drawn.id, told, filling.id],
         webhook=(await door.outbox.log(None, told)).id,
-        keys=sorted(await door.queue.kept_keys() | set(images_of(drawn.generation))),
+        keys=sorted(await door.queue.kept_keys() | {*images_of(drawn.generation), *images_of(filling.generation)}),
         pictures=[upload["data"]["url"], f"http://pictures.test/files/{'a' * 32}.png"],
         account_id=door.account_id,
         key_id=key.id,
@@ -200,6 +223,8 @@ async def test_another_accounts_ids_are_answered_as_those_of_nobody(
 def body_of(operation: Operation) -> dict[str, Any]:
     if not operation.has_body:
         return {}
+    if operation.path.endswith("flux-fill-dev"):
+        return {"json": filled(png())}
     if operation.path == "/api/ephemeral_resource":
         return {"json": {"file_name": "x", "file_data": png()}}
     return {"json": cat() if operation.path == "/api/v1/task" else {"name": "x", "usd": 1, "max_concurrent": 1}}
@@ -226,16 +251,18 @@ async def test_an_upload_or_an_output_is_drawn_from_by_whoever_has_its_address_a
     door.shelf.put("aa.png", base64.b64decode(png()))
     for url in things.pictures:
         assert (await stranger.post("/api/v1/task", json=over(url))).status_code == 200
+        assert (await stranger.post("/v2/flux-fill-dev", json=filled(url))).status_code == 200
         answer = await stranger.post("/api/ephemeral_resource", json={"file_name": "x", "file_data": url})
         assert answer.status_code == 400
     own_keys = [key for key in things.keys if re.fullmatch(r"[0-9a-f]{32}\.png", key)]
-    assert len(own_keys) == 2  # the upload's and the input's on the shelf: they look like addresses and are none
+    assert len(own_keys) == 4  # the upload's and the inputs' on the shelf: they look like addresses and are none
     for known in [*things.ids, *(f"http://pictures.test/files/{key}" for key in own_keys)]:
         unknown = known.replace(known.rsplit("/", 1)[-1], unknown_like(known.rsplit("/", 1)[-1]))
-        answers = [await stranger.post("/api/v1/task", json=over(value)) for value in (known, unknown)]
-        theirs, nobodys = (without_ids(answer, known, unknown) for answer in answers)
-        assert theirs == nobodys
-        assert theirs[0] == 400
+        for path, body in (("/api/v1/task", over), ("/v2/flux-fill-dev", filled)):
+            answers = [await stranger.post(path, json=body(value)) for value in (known, unknown)]
+            theirs, nobodys = (without_ids(answer, known, unknown) for answer in answers)
+            assert theirs == nobodys
+            assert theirs[0] == 400
 
 
 async def test_a_picture_is_fetched_by_its_address_and_not_by_any_other_name_of_it(

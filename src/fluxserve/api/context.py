@@ -14,7 +14,8 @@ class Context:
     """`lora_names`, `can_draw` and `doing` are asked anew at each request; `public_url` has no slash at its end.
 
     `abilities` are those of the family that draws. Requests come by one of `hosts`; `origins` are of pages elsewhere
-    that may call us. A caller of a synchronous door waits for `wait_seconds` at most. `admin_key` opens /admin, which is closed without one."""
+    that may call us. A caller of a synchronous door waits for `wait_seconds` at most. `admin_key` opens
+    /admin, which is closed without one."""
 
     queue: Queue
     accounts: Accounts

@@ -50,8 +50,12 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
     return body(model.model_json_schema())
 
 
-def body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def body(schema: dict[str, Any], form: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`form` is the schema of the same body as a multipart form, where one is taken."""
+    content = {"application/json": {"schema": schema}}
+    if form is not None:
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def query_of(model: type[BaseModel]) -> dict[str, Any]:

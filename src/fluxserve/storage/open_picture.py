@@ -125,7 +125,7 @@ def clear_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """White where `mask`, of that size, is transparent."""
     if mask.size != size:
         raise RefusedError(
-            f"the mask has {mask.width}x{mask.height} pixels and the picture {size[0]}x{size[1]}: they must be the same",
+            f"the mask has {mask.width}x{mask.height} pixels and the picture {size[0]}x{size[1]}: they must be equal",
             MASK,
         )
     clear = _clear(mask)

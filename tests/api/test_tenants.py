@@ -64,7 +64,18 @@ OPERATIONS = {
     ("GET", "/admin/audit"): 401,
 }
 # Every parameter and field of a body that could name something of somebody's; those of a picture can name an upload.
-IDS = {"name", "task_id", "request_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "mask"}
+IDS = {
+    "name",
+    "task_id",
+    "request_id",
+    "account_id",
+    "key_id",
+    "Idempotency-Key",
+    "input",
+    "file_data",
+    "image",
+    "mask",
+}
 NO_IDS = {
     "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
     "X-Deadline-Seconds", "Last-Event-ID", "credits_usd", "max_concurrent", "usd", "prompt", "guidance", "megapixels",

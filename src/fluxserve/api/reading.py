@@ -140,9 +140,7 @@ async def read_form(request: Request, largest: int) -> Form:
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
         raise InvalidInput("Content-Type", kind, "allowed is multipart/form-data")
-    parser = _FormParser(
-        request.headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=largest
-    )
+    parser = _FormParser(request.headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=largest)
     texts: dict[str, str] = {}
     files: dict[str, list[bytes]] = {}
     try:

@@ -34,7 +34,6 @@ from tests.postgresql import Postgres
 
 KEYS = {"": "", "/api": KEY, "/account": KEY, "/segmind": KEY, "/admin": ADMIN_KEY}
 AT_THE_ROOT = {"/segmind"}  # where its pages are; what they tell of stands among the paths of others
-HOLE = (0, 0, 40, 40)
 TOLD = (
     "not_a_server_error",
     "status_code_conformance",
@@ -115,8 +114,9 @@ def house(sqlite: Engine, tmp_path: Path) -> Iterator[House]:
 def with_a_picture(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     """The same, with an image that can be drawn in: no schema tells how to make one."""
     if isinstance(case.body, dict) and "image" in case.body:
-        is_form = case.media_type == "multipart/form-data"
-        case.body = {**case.body, "image": png(hole=HOLE) if is_form else in_base64(png(hole=HOLE)), "prompt": "a cat"}
+        file = png(hole=(0, 0, 40, 40))
+        image: Any = file if case.media_type == "multipart/form-data" else in_base64(file)
+        case.body = {**case.body, "image": image, "prompt": "a cat"}
         case.body.pop("mask", None)
     return case
 

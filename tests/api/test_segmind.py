@@ -16,7 +16,7 @@ from fluxserve.api.dialects.segmind.answers import HEADERS
 from fluxserve.domain.errors import Abandoned, CancelledByCaller, DrawingFailed, Expired, Flagged
 from fluxserve.domain.generation import Generation, Inpaint, images_of
 from fluxserve.domain.task import Errored, State, Task
-from tests.api.conftest import KEY, Door, open_door
+from tests.api.conftest import KEY, ORIGIN, Door, open_door
 from tests.api.test_unavailable import failing
 
 pytestmark = pytest.mark.anyio
@@ -148,6 +148,12 @@ async def test_credits_are_us_dollars(door: Door) -> None:
         assert answer.headers["x-remaining-credits"] == "1"
     await door.accounts.credit(door.account_id, -0.9999998)
     assert (await door.client.get("/v1/credits")).headers["x-remaining-credits"] == "0.0000002"
+
+
+async def test_a_page_elsewhere_that_may_call_can_read_the_headers(door: Door) -> None:
+    answer = await door.client.get("/v1/credits", headers={"Origin": ORIGIN})
+
+    assert {*HEADERS, "Retry-After"} <= set(answer.headers["access-control-expose-headers"].split(", "))
 
 
 async def test_another_door_shows_the_task_too(door: Door) -> None:
@@ -379,8 +385,8 @@ async def test_a_wrong_part_is_refused_by_its_name(door: Door, parts: dict[str, 
 
 
 async def test_a_picture_is_given_once(door: Door) -> None:
-    twice = [("image", ("a.png", png())), ("image", ("b.png", png())), ("prompt", (None, "x"))]
-    answer = await door.client.post(URL, files=twice)
+    twice = [("image", ("a.png", png())), ("image", ("b.png", png()))]
+    answer = await door.client.post(URL, data={"prompt": "x"}, files=twice)
 
     assert (answer.status_code, answer.json()["error"]) == (400, "image: '2 files' is not allowed; allowed is one")
 

@@ -22,8 +22,8 @@ from tests.end_to_end.serving import KEY, Server, running, until
 DOCS = Path(__file__).parents[2] / "docs"
 PAINTED = (330, 300, 690, 760)
 
-# As the vendor's page has it, but for host, key and the addresses of the pictures. Its `false` is JSON's, and no name in
-# Python; and it prints JSON, which is answered to those who say that they accept it: see the tests.
+# As the vendor's page has it, but for host, key and the addresses of the pictures. Its `false` is JSON's and no name in
+# Python, and it prints JSON, which is answered to those who say that they accept it: see the tests.
 SAMPLE = """
 import requests
 import json

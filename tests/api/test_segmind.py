@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
+from fluxserve.api import create_app
 from fluxserve.api.dialects.segmind.answers import HEADERS
 from fluxserve.domain.errors import Abandoned, CancelledByCaller, DrawingFailed, Expired, Flagged
 from fluxserve.domain.generation import Generation, Inpaint, images_of
@@ -672,12 +673,17 @@ async def test_the_pictures_of_an_answer_that_comes_too_late_have_expired(door: 
     assert "have expired" in again.json()["error"]
 
 
-async def test_of_twenty_twins_at_the_same_time_one_is_drawn(each_door: Door) -> None:
+async def test_of_twenty_twins_at_the_same_time_at_two_servers_one_is_drawn(each_door: Door) -> None:
     door = each_door
+    another = httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_app(door.context)),
+        base_url="http://fluxserve.test",
+        headers={"X-API-Key": KEY},
+    )
 
-    async def twin() -> bytes:
+    async def twin(client: httpx.AsyncClient) -> bytes:
         while True:
-            answer = await door.client.post(URL, json=fill(seed=7), headers=ONCE)
+            answer = await client.post(URL, json=fill(seed=7), headers=ONCE)
             if answer.status_code != 409:
                 assert answer.status_code == 200, answer.text
                 return answer.content
@@ -686,10 +692,12 @@ async def test_of_twenty_twins_at_the_same_time_one_is_drawn(each_door: Door) ->
             await asyncio.sleep(0.002)
 
     async with door.drawing():
-        answers = await asyncio.gather(*(twin() for _ in range(20)))
+        answers = await asyncio.gather(*(twin(client) for client in [door.client, another] * 10))
+    await another.aclose()
 
     assert set(answers) == {b"a jpeg of seed 7"}
     assert (await door.accounts.get(door.account_id)).balance == 10_000_000 - PRICE
+    assert len(files(door)) == 3  # those of the one that came too late at the other server are let go
 
 
 # ---------------------------------------------------------------- its pages

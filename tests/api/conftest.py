@@ -1,7 +1,9 @@
 """The doors on a real queue, without workers: tasks wait for ever, or end as a test says."""
 
+import asyncio
+import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -16,7 +18,7 @@ from sqlalchemy import Connection, Engine
 from fluxserve.api import Chat, Context, Hosts, Inputs, Rates, create_app
 from fluxserve.config import ImageSettings
 from fluxserve.domain.catalog import abilities, qualities_of
-from fluxserve.domain.task import Ending, Output, Task
+from fluxserve.domain.task import Completed, Ending, Errored, Output, Task
 from fluxserve.relay import Relay
 from fluxserve.storage import Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import (
@@ -88,6 +90,34 @@ class Door:
         after = await self.queue.finish(await self.claimed(task_id), ending)
         assert after is not None
         return after
+
+    @asynccontextmanager
+    async def drawing(self, *, fails: Errored | None = None) -> AsyncIterator[None]:
+        """Meanwhile every task that waits is completed with pictures that are none, or fails as said."""
+
+        async def draw() -> None:
+            while True:
+                for waiting in await self.queue.waiting(10):
+                    task = await self.queue.get(waiting.account_id, waiting.task_id)
+                    await self.end(task.id, fails or Completed(tuple(self._drawn(task))))
+                await asyncio.sleep(0.01)
+
+        floor = asyncio.create_task(draw())
+        try:
+            yield
+            assert not floor.done()
+        finally:
+            floor.cancel()
+            await asyncio.wait([floor])
+
+    def _drawn(self, task: Task) -> Iterator[Output]:
+        asked = task.generation
+        for seed in asked.seeds:
+            picture_id, data = secrets.token_hex(16), f"a {asked.format} of seed {seed}".encode()
+            key = f"{picture_id[::-1]}.{asked.format}"
+            self.shelf.put(key, data)
+            kind = f"image/{asked.format}"
+            yield Output(picture_id, key, kind, len(data), asked.width, asked.height, seed, 1e12)
 
     async def data(self, task_id: str) -> dict[str, Any]:
         """The task as a poll tells it."""

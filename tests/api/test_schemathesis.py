@@ -8,13 +8,14 @@ be told by a schema, and fields that nobody knows are ignored.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+import requests
 import schemathesis
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import HealthCheck, given, settings
@@ -25,14 +26,19 @@ from schemathesis.core.result import Ok
 from sqlalchemy import Engine
 from starlette.routing import Mount
 
+from fluxserve.api.app import Shared
 from fluxserve.domain.task import Completed, Output
 from fluxserve.tasks import Held, open_postgresql
 from tests.api.chatting import chat_door
 from tests.api.conftest import ADMIN_KEY, KEY, Door, picture
+from tests.api.test_segmind import fill, in_base64, png
 from tests.postgresql import Postgres
 from tests.relay.upstream import HELLO, Heard, Say, answering, completion, told_stream, usage, whole
 
-KEYS = {"": "", "/api": KEY, "/account": KEY, "/v1": KEY, "/v1/images": KEY, "/admin": ADMIN_KEY}
+KEYS = {
+    "": "", "/api": KEY, "/account": KEY, "/v1": KEY, "/v1/images": KEY, "/segmind": KEY, "/admin": ADMIN_KEY,
+}  # fmt: skip
+AT_THE_ROOT = {"/segmind"}  # where its pages are; what they tell of stands among the paths of others
 TOLD = (
     "not_a_server_error",
     "status_code_conformance",
@@ -58,12 +64,21 @@ class House:
     def pages(self, app: str) -> Any:
         return self.portal.call(self.client.get, f"{app}/openapi.json").json()
 
+    def drawing(self, app: str) -> AbstractContextManager[Any]:
+        """Meanwhile what is asked of an app that has its callers wait is drawn."""
+        if app not in AT_THE_ROOT:
+            return nullcontext()
+        return self.portal.wrap_async_context_manager(self.door.drawing())
+
     def answer(self, request: dict[str, Any], key: str) -> httpx.Response:
         told = {**request["headers"], "X-API-Key": key}
-        headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}
         body = {name: request[name] for name in ("json", "content", "params") if name in request}
-        if "data" in request:
+        if "files" in request:
+            form = requests.Request("POST", request["url"], files=request["files"], data=request.get("data")).prepare()
+            body["content"], told["Content-Type"] = form.body, form.headers["Content-Type"]
+        elif "data" in request:
             body["content"] = request["data"]
+        headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}
 
         async def send() -> httpx.Response:
             return await self.client.request(request["method"], request["url"], headers=headers, **body)
@@ -88,7 +103,16 @@ def opened(engine: Engine, folder: Path) -> Iterator[House]:
             door.shelf.put("aa.png", b"a picture")
             account = await door.accounts.create("another", credits_usd=1, max_concurrent=1)
             key, _ = await door.accounts.create_key(account.id)
-            return {"task_id": task_id, "account_id": account.id, "key_id": key.id, "name": f"{'a' * 32}.png"}
+            filling = await door.client.post("/v2/flux-fill-dev", json=fill())
+            request_id = filling.json()["request_id"]
+            await door.end(request_id, Completed((picture("b"),)))
+            return {
+                "task_id": task_id,
+                "request_id": request_id,
+                "account_id": account.id,
+                "key_id": key.id,
+                "name": f"{'a' * 32}.png",
+            }
 
         with portal.wrap_async_context_manager(door.client_with(None)) as client:
             real = portal.call(prepared)
@@ -117,6 +141,16 @@ def house(sqlite: Engine, tmp_path: Path) -> Iterator[House]:
         yield house
 
 
+def with_a_picture(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    """The same, with an image that can be drawn in: no schema tells how to make one."""
+    if isinstance(case.body, dict) and "image" in case.body:
+        file = png(hole=(0, 0, 40, 40))
+        image: Any = file if case.media_type == "multipart/form-data" else in_base64(file)
+        case.body = {**case.body, "image": image, "prompt": "a cat"}
+        case.body.pop("mask", None)
+    return case
+
+
 def check(house: House, app: str, examples: int, *, is_steady: bool) -> int:
     """Ask each operation `examples` times for each way of making requests. Returns how often it was asked in all."""
     asked = 0
@@ -133,6 +167,8 @@ def check(house: House, app: str, examples: int, *, is_steady: bool) -> int:
             cases = operation.as_strategy(generation_mode=mode)
             if real and mode is GenerationMode.POSITIVE:
                 cases = st.one_of(cases, operation.as_strategy(path_parameters=real))
+            if mode is GenerationMode.POSITIVE and app in AT_THE_ROOT:
+                cases = st.one_of(cases, cases.map(with_a_picture))
 
             @settings(
                 max_examples=examples if can_be_wrong else 2 * examples,
@@ -145,7 +181,8 @@ def check(house: House, app: str, examples: int, *, is_steady: bool) -> int:
             def ask(case: schemathesis.Case[Any]) -> None:
                 nonlocal asked
                 asked += 1
-                answer = house.answer(case.as_transport_kwargs(base_url=f"http://fluxserve.test{app}"), KEYS[app])
+                base = "" if app in AT_THE_ROOT else app
+                answer = house.answer(case.as_transport_kwargs(base_url=f"http://fluxserve.test{base}"), KEYS[app])
                 case.validate_response(answer, checks=checks)
 
             ask()
@@ -153,12 +190,15 @@ def check(house: House, app: str, examples: int, *, is_steady: bool) -> int:
 
 
 def test_every_app_that_is_mounted_is_among_them(house: House) -> None:
-    assert {route.path for route in house.door.app.routes if isinstance(route, Mount)} | {""} == set(KEYS)
+    mounted = {route.path for route in house.door.app.routes if isinstance(route, Mount)}
+    assert mounted | {""} | AT_THE_ROOT == set(KEYS)
+    assert sum(isinstance(route, Shared) for route in house.door.app.routes) == len(AT_THE_ROOT)
 
 
 @pytest.mark.parametrize("app", KEYS, ids=lambda app: app or "root")
 def test_answers_are_as_the_pages_say_and_none_is_a_fault(house: House, app: str) -> None:
-    assert check(house, app, examples=6, is_steady=True)
+    with house.drawing(app):
+        assert check(house, app, examples=6, is_steady=True)
 
 
 @pytest.mark.nightly
@@ -173,5 +213,5 @@ def test_answers_are_as_the_pages_say_a_thousand_times_an_operation(
     else:
         server: Postgres = request.getfixturevalue("postgresql")
         engine = open_postgresql(server.emptied())
-    with opened(engine, tmp_path) as house:
+    with opened(engine, tmp_path) as house, house.drawing(app):
         print(app or "root", database, check(house, app, examples=500, is_steady=False), "requests")

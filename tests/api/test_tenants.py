@@ -45,6 +45,13 @@ OPERATIONS = {
     ("GET", "/api/open/tasks/histories"): 200,
     ("POST", "/v1/chat/completions"): 200,
     ("GET", "/v1/models"): 200,
+    ("POST", "/v1/flux-fill-dev"): 504,  # it is accepted, and nobody draws it here
+    ("POST", "/v2/flux-fill-dev"): 200,
+    ("GET", "/v2/requests/{request_id}"): 404,
+    ("GET", "/v2/requests/{request_id}/status"): 404,
+    ("GET", "/v1/requests/{request_id}"): 404,
+    ("GET", "/v1/get-user-credits"): 200,
+    ("GET", "/v1/credits"): 200,
     ("GET", "/account/info"): 200,
     ("GET", "/account/active_tasks"): 200,
     ("POST", "/v1/images/generations"): 504,  # nobody draws here
@@ -63,12 +70,16 @@ OPERATIONS = {
     ("GET", "/admin/audit"): 401,
 }
 # Every parameter and field of a body that could name something of somebody's; those of a picture can name an upload.
-IDS = {"name", "task_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "image[]", "mask"}
+IDS = {
+    "name", "task_id", "request_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "image[]",
+    "mask",
+}  # fmt: skip
 NO_IDS = {
     "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
     "messages", "stream_options", "max_tokens", "max_completion_tokens", "X-Deadline-Seconds", "Last-Event-ID",
     "credits_usd", "max_concurrent", "usd", "prompt", "n", "size", "quality", "background", "moderation",
-    "output_format", "output_compression", "stream", "partial_images", "input_fidelity",
+    "output_format", "output_compression", "stream", "partial_images", "input_fidelity", "guidance", "megapixels",
+    "num_inference_steps", "num_outputs", "output_quality", "disable_safety_checker", "seed", "base64",
 }  # fmt: skip
 
 
@@ -82,11 +93,11 @@ class Operation:
 
 
 async def operations(door: Door) -> list[Operation]:
-    """All that the pages of the app and of every app mounted in it know."""
+    """All that the pages of the app and of every app in it know."""
     found = []
     mounts = ["", *(route.path for route in door.app.routes if isinstance(route, Mount))]
-    for mount in mounts:
-        pages = (await door.client.get(f"{mount}/openapi.json")).json()
+    for mount, its_pages in [*((mount, mount) for mount in mounts), ("", "/segmind")]:
+        pages = (await door.client.get(f"{its_pages}/openapi.json")).json()
         for path, methods in pages["paths"].items():
             for method, told in methods.items():
                 parameters = told.get("parameters", [])
@@ -125,14 +136,18 @@ class Things:
         return [*self.ids, *self.pictures, CANARY]
 
 
-def png() -> str:
+def png(colour: str = "teal") -> str:
     file = BytesIO()
-    Image.new("RGB", (64, 64), "teal").save(file, "PNG")
+    Image.new("RGB", (64, 64), colour).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def over(image: str) -> dict[str, Any]:
     return {"model": "Qubico/flux1-dev", "task_type": "img2img", "input": {"prompt": "a bear", "image": image}}
+
+
+def filled(image: str) -> dict[str, Any]:
+    return {"prompt": "a bear", "image": image, "mask": png("white")}
 
 
 def parrot(heard: Heard) -> Say:
@@ -151,6 +166,7 @@ async def things(door: Door) -> Things:
     """Of the first account: tasks that wait, are drawn and are completed; an upload, an input, an output; a webhook."""
     upload = (await door.client.post("/api/ephemeral_resource", json={"file_name": "x", "file_data": png()})).json()
     waiting = await door.create(prompt=CANARY)
+    polled = await door.client.post("/v2/flux-fill-dev", json=filled(png()) | {"prompt": CANARY})
     headers = {"Idempotency-Key": "theirs"}
     running = (await door.client.post("/api/v1/task", json=over(upload["data"]["url"]), headers=headers)).json()
     await door.queue.progress(await door.claimed(running["data"]["task_id"]), 1, 4, b"a preview")
@@ -162,10 +178,11 @@ async def things(door: Door) -> Things:
     assert CANARY in talked.text
     (key,) = await door.accounts.keys(door.account_id)
     drawn = await door.queue.get(door.account_id, running["data"]["task_id"])
+    filling = await door.queue.get(door.account_id, polled.json()["request_id"])
     return Things(
-        tasks=[waiting, drawn.id, told],
+        tasks=[waiting, drawn.id, told, filling.id],
         webhook=(await door.outbox.log(None, told)).id,
-        keys=sorted(await door.queue.kept_keys() | set(images_of(drawn.generation))),
+        keys=sorted(await door.queue.kept_keys() | {*images_of(drawn.generation), *images_of(filling.generation)}),
         pictures=[upload["data"]["url"], f"http://pictures.test/files/{'a' * 32}.png"],
         account_id=door.account_id,
         key_id=key.id,
@@ -229,6 +246,8 @@ def body_of(operation: Operation) -> dict[str, Any]:
     match operation.path:
         case "/v1/chat/completions":
             return {"json": question("something else")}
+        case "/v1/flux-fill-dev" | "/v2/flux-fill-dev":
+            return {"json": filled(png())}
         case "/api/ephemeral_resource":
             return {"json": {"file_name": "x", "file_data": png()}}
         case "/api/v1/task":
@@ -262,16 +281,18 @@ async def test_an_upload_or_an_output_is_drawn_from_by_whoever_has_its_address_a
     door.shelf.put("aa.png", base64.b64decode(png()))
     for url in things.pictures:
         assert (await stranger.post("/api/v1/task", json=over(url))).status_code == 200
+        assert (await stranger.post("/v2/flux-fill-dev", json=filled(url))).status_code == 200
         answer = await stranger.post("/api/ephemeral_resource", json={"file_name": "x", "file_data": url})
         assert answer.status_code == 400
     own_keys = [key for key in things.keys if re.fullmatch(r"[0-9a-f]{32}\.png", key)]
-    assert len(own_keys) == 2  # the upload's and the input's on the shelf: they look like addresses and are none
+    assert len(own_keys) == 4  # the upload's and the inputs' on the shelf: they look like addresses and are none
     for known in [*things.ids, *(f"http://pictures.test/files/{key}" for key in own_keys)]:
         unknown = known.replace(known.rsplit("/", 1)[-1], unknown_like(known.rsplit("/", 1)[-1]))
-        answers = [await stranger.post("/api/v1/task", json=over(value)) for value in (known, unknown)]
-        theirs, nobodys = (without_ids(answer, known, unknown) for answer in answers)
-        assert theirs == nobodys
-        assert theirs[0] == 400
+        for path, body in (("/api/v1/task", over), ("/v2/flux-fill-dev", filled)):
+            answers = [await stranger.post(path, json=body(value)) for value in (known, unknown)]
+            theirs, nobodys = (without_ids(answer, known, unknown) for answer in answers)
+            assert theirs == nobodys
+            assert theirs[0] == 400
 
 
 async def test_a_picture_is_fetched_by_its_address_and_not_by_any_other_name_of_it(

@@ -9,6 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from fluxserve.api.dialects.piapi import ERROR_CODES
+from fluxserve.api.dialects.segmind.answers import HEADERS, STATUSES
+from fluxserve.api.dialects.segmind.requests import Fill
 from fluxserve.cli import app
 from fluxserve.domain.catalog import MODELS
 from fluxserve.tasks import migrate, open_sqlite
@@ -41,6 +43,14 @@ def test_the_piapi_page_has_every_error_code_and_every_model() -> None:
     assert [name for name in MODELS if f"`Qubico/{name}`" not in page] == []
 
 
+def test_the_segmind_page_has_every_field_header_and_status() -> None:
+    page = (DOCS / "segmind.md").read_text()
+
+    assert [name for name in Fill.model_fields if f"| `{name}` |" not in page] == []
+    assert [name for name in HEADERS if f"| `{name}` |" not in page] == []
+    assert [number for number in STATUSES.values() if f"| {number} |" not in page] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text())
@@ -56,8 +66,10 @@ async def test_every_route_is_on_a_page(tmp_path: Path) -> None:
     async with open_door(engine, tmp_path) as door:
         routes = [(each.method, each.path) for each in await operations(door)]
 
-    pages = {"/api/": "piapi.md", "/account/": "piapi.md", "/admin/": "accounts.md", "/v1/images/": "images.md"}
-    pages["/v1/"] = "openai.md"  # what is none of those before it
+    pages = {
+        "/api/": "piapi.md", "/account/": "piapi.md", "/admin/": "accounts.md", "/v1/images/": "images.md",
+        "/v1/chat/": "openai.md", "/v1/models": "openai.md", "/v1/": "segmind.md", "/v2/": "segmind.md",
+    }  # fmt: skip
     for method, path in routes:
         if page := next((page for start, page in pages.items() if path.startswith(start)), None):
             text = (DOCS / page).read_text()

@@ -136,10 +136,30 @@ async def test_a_mask_of_its_own_may_be_the_transparent_part_of_it(opener: Opene
     with pytest.raises(OpenError, match="the mask has 32x32 pixels and the picture 64x32"):
         await opener.open(photo, encoded(mask.resize((32, 32)), "PNG"), mask="clear")
     for how in ("clear", "white"):
-        with pytest.raises(OpenError, match="nothing"):
+        with pytest.raises(OpenError, match="nothing") as refused:
             await opener.open(photo, encoded(Image.new("RGB", (64, 32)), "PNG"), mask=how)
-    with pytest.raises(OpenError, match="nothing in it is transparent"):
-        await opener.open(photo, mask="alpha")
+        assert refused.value.file == 1
+    hazy = encoded(Image.new("RGBA", (64, 32), (0, 0, 0, 200)), "PNG")
+    for opaque in (photo, hazy):
+        with pytest.raises(OpenError, match="nothing in it is transparent, and there is no mask") as refused:
+            await opener.open(opaque, mask="alpha")
+        assert refused.value.file == 0
+
+
+async def test_of_a_picture_and_its_mask_the_one_that_is_none_is_told(opener: Opener) -> None:
+    photo, broken = encoded(Image.new("RGB", (64, 32), "red"), "PNG"), b"not a picture"
+    for files, to_blame in (((broken, photo), 0), ((photo, broken), 1)):
+        with pytest.raises(OpenError, match="it is no PNG, JPEG or WebP picture") as refused:
+            await opener.open(*files, mask="white")
+        assert refused.value.file == to_blame
+
+
+async def test_a_thin_line_in_a_mask_is_still_one_in_a_small_picture(opener: Opener) -> None:
+    line = Image.new("L", (4000, 4000))
+    line.paste(255, (1001, 0, 1002, 4000))
+    photo = encoded(Image.new("RGB", line.size, "red"), "JPEG")
+    opened = await opener.open(photo, encoded(line, "PNG"), mask="white", fit=Fit(32, 1440, 512 * 512))
+    assert Image.open(BytesIO(opened.mask)).getbbox() == (128, 0, 129, 512)
 
 
 async def test_several_pictures_become_one_side_by_side(opener: Opener) -> None:

@@ -1,16 +1,20 @@
 """The web application: health, pictures, and each dialect mounted at its own paths with its own error bodies."""
 
+import re
+
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fluxserve import __version__
 from fluxserve.api import files
 from fluxserve.api.admin import create_admin_app
 from fluxserve.api.context import Context
 from fluxserve.api.describing import Refusal, refusals
-from fluxserve.api.dialects import openai, piapi
+from fluxserve.api.dialects import openai, piapi, segmind
 from fluxserve.api.perimeter import Gate
 from fluxserve.api.perimeter.gate import origin_of
 from fluxserve.domain.errors import FluxserveError, NotFound, TooSlow, Unavailable, WrongHost, WrongOrigin
@@ -19,6 +23,7 @@ ABOUT = """FLUX image generation on your own machine. Each API that it speaks ha
 
 * [PiAPI's task API](/api/docs), and [its account API](/account/docs)
 * [OpenAI's chat API](/v1/docs), and [its Images API](/v1/images/docs)
+* [Segmind's API](/segmind/docs)
 * [administration](/admin/docs)
 """
 PIAPI_PATHS = ("/api/", "/account/")
@@ -30,12 +35,29 @@ STATUSES: dict[type[FluxserveError], int] = {
     WrongHost: 421,
     FluxserveError: 503,
 }
+EXPOSED = ["Retry-After", *segmind.HEADERS]  # that a page elsewhere may read
+
+
+class Shared(BaseRoute):
+    """An application that has paths among those of others: the ones that `paths` matches whole, as they stand."""
+
+    def __init__(self, paths: re.Pattern[str], app: ASGIApp) -> None:
+        self.paths = paths
+        self.app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        is_theirs = scope["type"] == "http" and self.paths.fullmatch(scope["path"]) is not None
+        return (Match.FULL if is_theirs else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
 
 def create_app(context: Context) -> FastAPI:
     app = FastAPI(title="fluxserve", version=__version__, description=ABOUT, responses=refusals(Refusal))
     app.mount("/api", piapi.create_app(context))
     app.mount("/account", piapi.create_account_app(context))
+    app.router.routes.append(Shared(segmind.PATHS, segmind.create_app(context)))
     app.mount("/v1/images", openai.create_images_app(context))
     app.mount("/v1", openai.create_chat_app(context))
     app.mount("/admin", create_admin_app(context))
@@ -46,7 +68,7 @@ def create_app(context: Context) -> FastAPI:
             allow_origins=context.origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "x-task-id"],
+            expose_headers=EXPOSED,
         )
     # A request comes first to what was added last.
     own_pages = origin_of(context.public_url)
@@ -83,6 +105,8 @@ def refusal(path: str, error: FluxserveError) -> Response:
     """The answer to a request that came to no door, in the form of that which `path` leads to."""
     if path.startswith(PIAPI_PATHS):
         return piapi.refusal(error)
+    if segmind.PATHS.fullmatch(path):
+        return segmind.refusal(error)
     if path.startswith(OPENAI_PATHS):
         return openai.refusal(error)
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)

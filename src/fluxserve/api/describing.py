@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from fluxserve.api.reading import LONGEST_IDEMPOTENCY_KEY
+from fluxserve.api.reading import LONGEST_DEADLINE_SECONDS, LONGEST_IDEMPOTENCY_KEY
 
 KEY_SCHEMA = {
     "type": "string",
@@ -50,8 +50,12 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
     return body(model.model_json_schema())
 
 
-def body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def body(schema: dict[str, Any], form: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`form` is the schema of the same body as a multipart form, where one is taken."""
+    content = {"application/json": {"schema": schema}}
+    if form is not None:
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def query_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -70,3 +74,14 @@ def _parameter(place: str, name: str, field: dict[str, Any]) -> dict[str, Any]:
         if variant.get("type") != "null":
             schema |= variant
     return {"in": place, "name": name, "required": False, "description": field["description"], "schema": schema}
+
+
+CREATE_HEADERS = headers(
+    Idempotency_Key=KEY_SCHEMA,
+    X_Deadline_Seconds={
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": LONGEST_DEADLINE_SECONDS,
+        "description": "so long after it was created a task that has not ended fails, and costs nothing",
+    },
+)

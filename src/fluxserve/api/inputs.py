@@ -5,7 +5,7 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -79,14 +79,14 @@ class Inputs:
         why not."""
         async with self._places.place(account_id):
             files = [await self._data(field, each) for each in given]
-            opened = await self._open(field, given[0], files)
+            opened = await self._open((field,) * len(given), given, files)
             return await self._kept(opened.png, opened)
 
     async def take_sent(self, account_id: str, field: str, text: str, largest: int) -> Input:
         """The picture that `text` itself gives, of at most so many bytes. Raises `InvalidInput`, which says why not."""
         async with self._places.place(account_id):
             data = await asyncio.to_thread(self._decoded, field, text, largest)
-            opened = await self._open(field, text, [data])
+            opened = await self._open((field,), (text,), [data])
             return await self._kept(opened.png, opened)
 
     async def take_masked(
@@ -102,7 +102,7 @@ class Inputs:
         async with self._places.place(account_id):
             fields = (field, mask_field)
             files = [await self._data(name, each) for name, each in zip(fields, given, strict=False)]
-            opened = await self._open(field, given[0], files, mask, fit)
+            opened = await self._open(fields, given, files, mask, fit)
             return await self._kept(opened.png, opened), await self._kept(opened.mask, opened)
 
     async def discard(self, keys: Iterable[str]) -> None:
@@ -111,12 +111,18 @@ class Inputs:
             await asyncio.to_thread(self._shelf.delete, key)
 
     async def _open(
-        self, field: str, given: Given, files: list[bytes], mask: Mask | None = None, fit: Fit | None = None
+        self,
+        fields: Sequence[str],
+        given: Sequence[Given],
+        files: list[bytes],
+        mask: Mask | None = None,
+        fit: Fit | None = None,
     ) -> Opened:
         try:
             return await self._opener.open(*files, mask=mask, fit=fit)
         except OpenError as error:
-            raise InvalidInput(field, given[:40], f"{error}; allowed is {ALLOWED}") from None
+            value = given[error.file][:40]
+            raise InvalidInput(fields[error.file], value, f"{error}; allowed is {ALLOWED}") from None
 
     async def _kept(self, png: bytes, opened: Opened) -> Input:
         self._check_room()

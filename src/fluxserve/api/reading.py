@@ -121,6 +121,19 @@ class Form:
         return {"texts": self.texts, "files": files}
 
 
+class _FormParser(MultiPartParser):
+    """Starlette's, which takes a form that breaks off for one that has ended, and leaves its files open."""
+
+    has_ended = False
+
+    def on_end(self) -> None:
+        self.has_ended = True
+
+    def close(self) -> None:
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
 async def read_form(request: Request, largest: int) -> Form:
     """The request's multipart form. Raises `TooLarge` or `InvalidInput`."""
     body = await read_bytes(request, largest)
@@ -131,23 +144,24 @@ async def read_form(request: Request, largest: int) -> Form:
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
         raise InvalidInput("Content-Type", kind, "allowed is multipart/form-data")
+    parser = _FormParser(request.headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=largest)
+    texts: dict[str, str] = {}
+    files: dict[str, list[bytes]] = {}
     try:
-        parser = MultiPartParser(
-            request.headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=largest
-        )
         parsed = await parser.parse()
+        if not parser.has_ended:
+            raise MultiPartException("it breaks off before its last boundary")
+        for name, value in parsed.multi_items():
+            if isinstance(value, str):
+                texts[name] = value
+            else:
+                files.setdefault(name, []).append(await value.read())
     except (MultiPartException, FormParserError, KeyError, ValueError) as error:
         raise InvalidInput(
             "body", body[:40].decode(errors="replace"), f"it must be a multipart form: {error}"
         ) from None
-    texts: dict[str, str] = {}
-    files: dict[str, list[bytes]] = {}
-    for name, value in parsed.multi_items():
-        if isinstance(value, str):
-            texts[name] = value
-        else:
-            files.setdefault(name, []).append(await value.read())
-    await parsed.close()
+    finally:
+        parser.close()
     return Form(texts, files)
 
 

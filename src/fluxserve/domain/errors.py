@@ -162,5 +162,5 @@ class CancelledByCaller(TaskFailed):
 
 def shown(value: object, most: int = 80) -> str:
     """A value as it may stand in a message: short, on one line, in characters that any log can take."""
-    words = ascii(value[:most] if isinstance(value, str) else value)  # a picture in base64 is a long text
+    words = ascii(value[:most] if isinstance(value, (str, bytes)) else value)  # a picture is long, in base64 or not
     return words if len(words) <= most else f"{words[: most - 1]}…"

@@ -4,8 +4,9 @@ Run by `fluxserve.storage.opener` as a process of its own, with little memory an
 are where faults are found. It imports nothing of fluxserve.
 
 Both ways a message is a big-endian 32-bit length and so many bytes. A question is a JSON object, {"files", "mask",
-"fit"}, and so many files. An answer is three: a JSON object, either {"width", "height", "has_alpha"} or {"refused"};
-the PNG, empty if refused; and its mask, empty unless that was asked for.
+"fit"}, and so many files. An answer is three: a JSON object, either {"width", "height", "has_alpha"} or {"refused",
+"file"}, the number of the file that is to blame; the PNG, empty if refused; and its mask, empty unless that was asked
+for.
 
 `mask` is null or where the mask comes from: "own", where the picture is white or transparent; "alpha", where it is
 transparent; "white", where a second picture is; "clear", where a second one is transparent. Without one, several files
@@ -35,11 +36,16 @@ NEARLY_WHITE = 230  # what JPEG makes of white where it meets a colour
 BLOCK = 8  # pixels: how far from white that can be
 OPAQUE = 128  # of the alpha channel, at least, where a picture is not to be painted
 LIGHT = 128  # of a mask's grey, at least, where the picture under it is to be painted
+MASK = 1  # the number of its file
 SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B")
 
 
 class RefusedError(Exception):
-    """It is not opened; the message says why, in words for the caller."""
+    """It is not opened; the message says why, in words for the caller, and `file` which of the files is to blame."""
+
+    def __init__(self, message: str, file: int = 0) -> None:
+        super().__init__(message)
+        self.file = file
 
 
 def opened(data: bytes) -> Image.Image:
@@ -93,16 +99,25 @@ def mask_of(image: Image.Image) -> Image.Image:
 
 def alpha_of(image: Image.Image) -> Image.Image:
     """White where the picture is transparent, black elsewhere."""
+    clear = _clear(image)
+    if clear is None:
+        raise RefusedError("nothing in it is transparent, and there is no mask, so there is nothing to paint")
+    return clear
+
+
+def _clear(image: Image.Image) -> Image.Image | None:
+    """White where it is transparent; None if it is so nowhere."""
     if image.mode != "RGBA":
-        raise RefusedError("nothing in it is transparent, so there is nothing to paint")
-    return image.getchannel("A").point(lambda value: 0 if value >= OPAQUE else 255)
+        return None
+    clear = image.getchannel("A").point(lambda value: 0 if value >= OPAQUE else 255)
+    return clear if clear.getbbox() else None
 
 
 def white_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """White where `mask` is light, black where it is dark, and of that size."""
     light = mask.convert("L").resize(size, Image.Resampling.BILINEAR).point(lambda value: 255 if value >= LIGHT else 0)
     if not light.getbbox():
-        raise RefusedError("nothing in the mask is white, so there is nothing to paint")
+        raise RefusedError("nothing in it is white, so there is nothing to paint", MASK)
     return light
 
 
@@ -110,9 +125,13 @@ def clear_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """White where `mask`, of that size, is transparent."""
     if mask.size != size:
         raise RefusedError(
-            f"the mask has {mask.width}x{mask.height} pixels and the picture {size[0]}x{size[1]}: they must be the same"
+            f"the mask has {mask.width}x{mask.height} pixels and the picture {size[0]}x{size[1]}: they must be equal",
+            MASK,
         )
-    return alpha_of(mask)
+    clear = _clear(mask)
+    if clear is None:
+        raise RefusedError("nothing in it is transparent, so there is nothing to paint", MASK)
+    return clear
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:
@@ -145,7 +164,7 @@ def fitted(size: tuple[int, int], multiple: int, longest: int, pixels: int | Non
 
 def answer(wish: Any, files: list[bytes]) -> tuple[dict[str, object], bytes, bytes]:
     try:
-        images = [opened(data) for data in files]
+        images = [_numbered(number, data) for number, data in enumerate(files)]
         image, mask = images[0], None
         match wish["mask"]:
             case "own":
@@ -161,11 +180,24 @@ def answer(wish: Any, files: list[bytes]) -> tuple[dict[str, object], bytes, byt
         if wish["fit"]:
             size = fitted(image.size, **wish["fit"])
             image = image.resize(size, Image.Resampling.LANCZOS)
-            mask = mask and mask.resize(size, Image.Resampling.NEAREST)
+            mask = mask and _reduced(mask, size)
     except RefusedError as error:
-        return {"refused": str(error)}, b"", b""
+        return {"refused": str(error), "file": error.file}, b"", b""
     head: dict[str, object] = {"width": image.width, "height": image.height, "has_alpha": image.mode == "RGBA"}
     return head, _png(image), _png(mask) if mask else b""
+
+
+def _numbered(number: int, data: bytes) -> Image.Image:
+    try:
+        return opened(data)
+    except RefusedError as error:
+        raise RefusedError(str(error), number) from None
+
+
+def _reduced(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The mask at another size. A pixel with anything to be painted in it is to be painted: a thin line stays one."""
+    share = mask.convert("F").resize(size, Image.Resampling.BOX)
+    return share.point(lambda value: value * 1e6).convert("L").point(lambda value: 255 if value else 0)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -16,7 +16,11 @@ LENGTH = struct.Struct(">I")
 
 
 class OpenError(Exception):
-    """It is no picture that we open; the message says why, in words for the caller."""
+    """It is no picture that we open; the message says why, in words for the caller, and `file` which of several."""
+
+    def __init__(self, message: str, file: int = 0) -> None:
+        super().__init__(message)
+        self.file = file
 
 
 Mask = Literal["own", "alpha", "white", "clear"]
@@ -80,7 +84,7 @@ class Opener:
         finally:
             self._places.put_nowait(process)
         if "refused" in head:
-            raise OpenError(head["refused"])
+            raise OpenError(head["refused"], head["file"])
         return Opened(png, painted, **head)
 
     async def stop(self) -> None:

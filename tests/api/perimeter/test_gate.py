@@ -154,4 +154,4 @@ async def test_an_allowed_origin_reads_refusals_and_when_to_come_again(door: Doo
 
     assert answer.status_code == 400
     assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert answer.headers["access-control-expose-headers"] == "Retry-After, x-task-id"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"].split(", ")

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
-from fluxserve.api.describing import KEY_SCHEMA, body, body_of, headers, query_of
+from fluxserve.api.describing import CREATE_HEADERS, KEY_SCHEMA, body, body_of, headers, query_of
 from fluxserve.api.dialects.piapi.account import history_routes
 from fluxserve.api.dialects.piapi.answers import ERROR_CODES, completion_answer, echo_of, envelope
 from fluxserve.api.dialects.piapi.deliveries import delivery_routes
@@ -29,7 +29,6 @@ from fluxserve.api.dialects.piapi.requests import (
 )
 from fluxserve.api.dialects.piapi.sub_app import Refusal, sub_app
 from fluxserve.api.reading import (
-    LONGEST_DEADLINE_SECONDS,
     caller_of,
     checked,
     deadline_of,
@@ -38,24 +37,15 @@ from fluxserve.api.reading import (
     repeatable_of,
 )
 from fluxserve.api.repeats import InHand
+from fluxserve.api.submitting import submit
 from fluxserve.domain.catalog import MODELS
-from fluxserve.domain.errors import CancelledByCaller, NoRoom, NotFound, Refused
-from fluxserve.domain.generation import images_of
+from fluxserve.domain.errors import CancelledByCaller, NotFound, Refused
 from fluxserve.domain.task import Output, Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller, Sought
 
 UPLOADS_KEPT_SECONDS = 24 * 3600.0
 LARGEST_UPLOAD = 10_000_000
 
-CREATE_HEADERS = headers(
-    Idempotency_Key=KEY_SCHEMA,
-    X_Deadline_Seconds={
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "maximum": LONGEST_DEADLINE_SECONDS,
-        "description": "so long after it was created a task that has not ended fails, and costs nothing",
-    },
-)
 CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": why}
     for status, why in {
@@ -99,11 +89,11 @@ def create_app(context: Context) -> FastAPI:
             task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
             if task is None:
                 asked = read(values, context.abilities)
-                task = await submit(asked, caller, deadline, repeatable)
+                task = await submitted(asked, caller, deadline, repeatable)
         return JSONResponse(envelope(task, picture_url))
 
-    async def submit(asked: Asked, caller: Caller, deadline: float | None, repeatable: Repeatable | None) -> Task:
-        generation = await to_generation(asked, caller.account_id, context.inputs, context.lora_names(), _random_seed)
+    async def submitted(asked: Asked, caller: Caller, deadline: float | None, repeatable: Repeatable | None) -> Task:
+        generation = await to_generation(asked, caller.account_id, context.inputs, context.lora_names())
         submission = Submission(
             account_id=caller.account_id,
             request=echo_of(asked),
@@ -114,14 +104,7 @@ def create_app(context: Context) -> FastAPI:
             deadline_seconds=deadline,
             repeatable=repeatable,
         )
-        try:
-            task = await context.queue.submit(submission)
-        except (Refused, NoRoom):
-            await context.inputs.discard(images_of(generation))
-            raise  # any other may have been accepted: whether its pictures are needed, the upkeep finds out
-        if task.generation is not generation:  # another server took this request in at the same time
-            await context.inputs.discard(images_of(generation))
-        return task
+        return await submit(context, submission)
 
     @app.get("/v1/task/{task_id}", summary="Get a task, or a chat completion that is kept")
     async def get(task_id: str, request: Request) -> Response:
@@ -196,11 +179,6 @@ def create_app(context: Context) -> FastAPI:
     history_routes(app, context, picture_url)
     delivery_routes(app, context)
     return app
-
-
-def _random_seed() -> int:
-    """Small enough for every client's integers."""
-    return secrets.randbelow(2**31)
 
 
 def _described(abilities: frozenset[str]) -> dict[str, Any]:

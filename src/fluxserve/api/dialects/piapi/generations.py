@@ -3,7 +3,6 @@
 The pictures come last, since they cost most; when one can't be taken, those taken before it are let go again.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fluxserve.api.dialects.piapi.requests import (
@@ -23,6 +22,7 @@ from fluxserve.api.dialects.piapi.requests import (
     VariationInput,
 )
 from fluxserve.api.inputs import Input, Inputs
+from fluxserve.api.submitting import seed_of
 from fluxserve.domain.catalog import (
     CONTROL_STRENGTHS,
     LONGEST_CANVAS_SIDE,
@@ -33,7 +33,6 @@ from fluxserve.domain.catalog import (
 )
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import (
-    RANDOM_SEED,
     Control,
     ControlType,
     Edit,
@@ -76,9 +75,7 @@ class Brief:
     control: Control | None = None
 
 
-async def to_generation(
-    asked: Asked, account_id: str, inputs: Inputs, lora_names: frozenset[str], random_seed: Callable[[], int]
-) -> Generation:
+async def to_generation(asked: Asked, account_id: str, inputs: Inputs, lora_names: frozenset[str]) -> Generation:
     """Raises `InvalidInput`, and then leaves nothing on the shelf."""
     wanted, model = asked.input, asked.model
     usual = USUAL.get(asked.task_type.ability, Usual())
@@ -102,7 +99,7 @@ async def to_generation(
         height=height,
         steps=steps,
         guidance_scale=guidance_scale,
-        seed=random_seed() if wanted.seed is None or wanted.seed == RANDOM_SEED else wanted.seed,
+        seed=seed_of(wanted.seed),
         count=min(wanted.batch_size or 1, model.most_pictures),
         lora=lora,
         control=drawn.control,

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from fluxserve.api import inputs
+from fluxserve.api.fields import Incoming, SaidText, Text, Whole
 from fluxserve.api.reading import checked
 from fluxserve.domain.catalog import LONGEST_SIDE, LORAS, MODELS, MOST_PIXELS, SHORTEST_SIDE, Model
 from fluxserve.domain.errors import InvalidInput
@@ -27,23 +28,6 @@ SIDE_ALLOWED = (
 )
 EDIT_SIDE_ALLOWED = SIDE_ALLOWED.replace("for 1024", "for 1024, and both for the picture's own size")
 MOST_ADDED = 1024 * 1024  # pixels, all that an outpaint may add
-
-
-def _whole(value: object) -> object:
-    """JSON has one kind of number: 4.0 is 4."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _clean(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a NUL character")
-    return text
-
-
-def _said(text: str) -> str:
-    if not text.strip():
-        raise ValueError("empty")
-    return text
 
 
 def _address(text: str) -> str:
@@ -63,26 +47,13 @@ def _sendable(text: str) -> str:
     return text
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Text = Annotated[str, AfterValidator(_clean)]
-PictureText = Annotated[Text, AfterValidator(_said)]
-
-
-class Incoming(BaseModel):
-    """Fields that the vendor's pages don't know are ignored; null means absent."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
 # ---------------------------------------------------------------- the fields of `input`
 
 
 class DrawingInput(Incoming):
     """What every task type is told."""
 
-    prompt: Annotated[Text, AfterValidator(_said)] = Field(
-        max_length=10_000, description="a text of 1 to 10,000 characters"
-    )
+    prompt: SaidText = Field(max_length=10_000, description="a text of 1 to 10,000 characters")
     negative_prompt: Text | None = Field(
         None, max_length=10_000, description="a text of at most 10,000 characters: what the picture should not show"
     )
@@ -134,7 +105,7 @@ class ControlSetting(Incoming):
     control_type: Literal["depth", "canny", "soft_edge", "hed", "openpose"] = Field(
         description='"depth", "canny", "soft_edge", "hed", which is the same, or "openpose"'
     )
-    control_image: PictureText = Field(description=inputs.ALLOWED)
+    control_image: SaidText = Field(description=inputs.ALLOWED)
     control_strength: float | None = Field(
         None, ge=0, le=MOST_STRENGTH, description=f"a number from 0 to {MOST_STRENGTH:g}"
     )
@@ -167,7 +138,7 @@ class Sized(Incoming):
 class Over(Incoming):
     """Over a picture."""
 
-    image: PictureText = Field(description=inputs.ALLOWED)
+    image: SaidText = Field(description=inputs.ALLOWED)
 
 
 class Redrawn(Incoming):
@@ -199,7 +170,7 @@ class ControlInput(Redrawn, MaybeLora, OneControl, DrawingInput):
     """controlnet-lora: what to draw along a picture's edges; over another picture if there is an
     `image`. The result has the size of the `image`, else of the control's picture."""
 
-    image: PictureText | None = Field(None, description=inputs.ALLOWED)
+    image: SaidText | None = Field(None, description=inputs.ALLOWED)
 
 
 class InpaintInput(Over, NoLora, NoControl, DrawingInput):
@@ -296,10 +267,8 @@ class CreateTask(Incoming):
 class Upload(Incoming):
     """The body of an upload."""
 
-    file_name: Annotated[Text, AfterValidator(_said)] = Field(
-        max_length=128, description="a name of at most 128 characters"
-    )
-    file_data: PictureText = Field(description="base64 or a data URI of one PNG, JPEG or WebP picture, at most 10 MB")
+    file_name: SaidText = Field(max_length=128, description="a name of at most 128 characters")
+    file_data: SaidText = Field(description="base64 or a data URI of one PNG, JPEG or WebP picture, at most 10 MB")
 
 
 class Query(BaseModel):

@@ -71,8 +71,8 @@ OPERATIONS = {
 }
 # Every parameter and field of a body that could name something of somebody's; those of a picture can name an upload.
 IDS = {
-    "name", "task_id", "request_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image", "image[]",
-    "mask",
+    "name", "task_id", "request_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image",
+    "image[]", "mask",
 }  # fmt: skip
 NO_IDS = {
     "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",

@@ -98,8 +98,9 @@ class Door:
         async def draw() -> None:
             while True:
                 for waiting in await self.queue.waiting(10):
-                    task = await self.queue.get(waiting.account_id, waiting.task_id)
-                    await self.end(task.id, fails or Completed(tuple(self._drawn(task))))
+                    for task in await self.queue.claim([waiting.task_id]):  # none, if it was cancelled just now
+                        held = Held(task.id, task.attempt)
+                        await self.queue.finish(held, fails or Completed(tuple(self._drawn(task))))
                 await asyncio.sleep(0.01)
 
         floor = asyncio.create_task(draw())

@@ -6,9 +6,8 @@ they don't allow is refused, is tested elsewhere: a prompt of spaces, a picture 
 be told by a schema, and fields that nobody knows are ignored.
 """
 
-import asyncio
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from sqlalchemy import Engine
 from starlette.routing import Mount
 
 from fluxserve.api.app import Shared
-from fluxserve.domain.task import Completed, Output
-from fluxserve.tasks import Held, open_postgresql
+from fluxserve.domain.task import Completed
+from fluxserve.tasks import open_postgresql
 from tests.api.chatting import chat_door
 from tests.api.conftest import ADMIN_KEY, KEY, Door, picture
 from tests.api.test_segmind import fill, in_base64, png
@@ -63,12 +62,6 @@ class House:
 
     def pages(self, app: str) -> Any:
         return self.portal.call(self.client.get, f"{app}/openapi.json").json()
-
-    def drawing(self, app: str) -> AbstractContextManager[Any]:
-        """Meanwhile what is asked of an app that has its callers wait is drawn."""
-        if app not in AT_THE_ROOT:
-            return nullcontext()
-        return self.portal.wrap_async_context_manager(self.door.drawing())
 
     def answer(self, request: dict[str, Any], key: str) -> httpx.Response:
         told = {**request["headers"], "X-API-Key": key}
@@ -116,23 +109,8 @@ def opened(engine: Engine, folder: Path) -> Iterator[House]:
 
         with portal.wrap_async_context_manager(door.client_with(None)) as client:
             real = portal.call(prepared)
-            drawing = portal.start_task_soon(draw_all, door)
-            yield House(portal, door, client, real)
-            drawing.cancel()
-
-
-async def draw_all(door: Door) -> None:
-    """Callers who hold the line are answered."""
-    number = 0
-    while True:
-        await asyncio.sleep(0.005)
-        for waiting in await door.queue.waiting(16):
-            number += 1
-            key = f"drawn-{number}.png"
-            door.shelf.put(key, b"a picture")
-            output = Output(f"{number:032}", key, "image/png", 9, 64, 64, 1, 1e12)
-            for task in await door.queue.claim([waiting.task_id]):
-                await door.queue.finish(Held(task.id, task.attempt), Completed((output,)))
+            with portal.wrap_async_context_manager(door.drawing()):  # callers who hold the line are answered
+                yield House(portal, door, client, real)
 
 
 @pytest.fixture
@@ -197,8 +175,7 @@ def test_every_app_that_is_mounted_is_among_them(house: House) -> None:
 
 @pytest.mark.parametrize("app", KEYS, ids=lambda app: app or "root")
 def test_answers_are_as_the_pages_say_and_none_is_a_fault(house: House, app: str) -> None:
-    with house.drawing(app):
-        assert check(house, app, examples=6, is_steady=True)
+    assert check(house, app, examples=6, is_steady=True)
 
 
 @pytest.mark.nightly
@@ -213,5 +190,5 @@ def test_answers_are_as_the_pages_say_a_thousand_times_an_operation(
     else:
         server: Postgres = request.getfixturevalue("postgresql")
         engine = open_postgresql(server.emptied())
-    with opened(engine, tmp_path) as house, house.drawing(app):
+    with opened(engine, tmp_path) as house:
         print(app or "root", database, check(house, app, examples=500, is_steady=False), "requests")

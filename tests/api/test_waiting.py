@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
 from fluxserve.domain.errors import NotYet
@@ -52,9 +51,8 @@ async def test_work_for_a_caller_who_hangs_up_is_stopped() -> None:
             raise
         return "done"
 
-    request = Request({"type": "http"}, receive)
-    assert await unless_hung_up(request, work(0)) == "done"
-    working = asyncio.create_task(unless_hung_up(request, work(3600)))
+    assert await unless_hung_up(receive, work(0)) == "done"
+    working = asyncio.create_task(unless_hung_up(receive, work(3600)))
     await asyncio.sleep(0)
     hung_up.set()
     with pytest.raises(HungUp):

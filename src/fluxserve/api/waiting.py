@@ -1,11 +1,12 @@
 """Callers who hold the line until their task has ended."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.types import Receive
 
 from fluxserve.domain.errors import NotYet, Unavailable
 from fluxserve.domain.task import Task
@@ -14,6 +15,7 @@ from fluxserve.tasks import Queue
 T = TypeVar("T")
 
 LOOK_SECONDS = 2.0  # without a signal
+NOBODY_HEARS = 499  # the status of an answer whose caller has hung up
 
 
 class HungUp(Exception):
@@ -63,9 +65,35 @@ def too_late(task: Task, seconds: float) -> NotYet:
     )
 
 
-async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def held_until_ended(request: Request, queue: Queue, task: Task, seconds: float) -> Task:
+    """The task once it has ended. One whose caller hangs up is cancelled, but for one that was named by its caller, who
+    may ask for it again. Raises `HungUp` or `NotYet`.
+    """
+    try:
+        return await unless_hung_up(request.receive, until_ended(queue, task, seconds))
+    except HungUp:
+        await _left(request, queue, task)
+        raise
+
+
+async def told_meanwhile(request: Request, queue: Queue, task: Task, told: AsyncIterator[str]) -> AsyncIterator[str]:
+    """`told`, events of that task, to a caller who may hang up: then it is cancelled likewise."""
+    try:
+        async for event in told:
+            yield event
+    except (asyncio.CancelledError, GeneratorExit):
+        await asyncio.shield(_left(request, queue, task))
+        raise
+
+
+async def _left(request: Request, queue: Queue, task: Task) -> None:
+    if "idempotency-key" not in request.headers:
+        await queue.cancel(task.account_id, task.id)
+
+
+async def unless_hung_up(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """What `work` comes to. It is cancelled when the caller hangs up first; then raises `HungUp`."""
-    working, listening = asyncio.create_task(work), asyncio.create_task(_until_hung_up(request))
+    working, listening = asyncio.create_task(work), asyncio.create_task(until_hung_up(receive))
     try:
         await asyncio.wait((working, listening), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -77,6 +105,6 @@ async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, listening, return_exceptions=True)
 
 
-async def _until_hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def until_hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass

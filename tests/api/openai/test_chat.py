@@ -394,7 +394,7 @@ async def test_refusals_and_unknown_paths_have_openais_form(sqlite: Engine, tmp_
         wrong_key = await stranger.get("/v1/models")
         answers = {
             "invalid_api_key": wrong_key,
-            "unknown_url": await chat.door.client.get("/v1/nothing"),
+            "unknown_url": await chat.door.client.post("/v1/embeddings"),
             "model_not_found": await chat.ask(model="gpt-9"),
             "host_not_allowed": await chat.door.client.get("/v1/models", headers={"Host": "elsewhere"}),
             "request_too_large": await chat.ask(odd="x" * 100_001),

@@ -220,8 +220,8 @@ async def test_what_is_not_allowed_is_refused_by_name_value_and_what_is(
     [
         ({}, "image"),
         ({"image": ("a.png", b"no picture", "image/png")}, "image"),
-        ({"image": ("a.png", png(), "image/png"), "mask": ("m.png", png(), "image/png")}, "image"),
-        ({"image": ("a.png", png(), "image/png"), "mask": ("m.png", mask((32, 32)), "image/png")}, "image"),
+        ({"image": ("a.png", png(), "image/png"), "mask": ("m.png", png(), "image/png")}, "mask"),
+        ({"image": ("a.png", png(), "image/png"), "mask": ("m.png", mask((32, 32)), "image/png")}, "mask"),
     ],
     ids=["none", "no picture", "a mask without a hole", "a mask of another size"],
 )
@@ -359,8 +359,8 @@ async def test_a_stream_of_an_edit_has_names_of_its_own_and_tells_of_failure(doo
     assert data["error"]["code"] == "moderation_blocked"
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -> None:
+async def hung_up(door: Door, *, stream: bool, **headers: str) -> Held:
+    """A request whose caller hangs up once it is being drawn; what of it a worker then holds."""
     hangs_up, body = asyncio.Event(), json.dumps({"prompt": "a cat", "stream": stream}).encode()
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -373,6 +373,7 @@ async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -
     async def send(_message: Any) -> None:
         return
 
+    told = {"host": "fluxserve.test", "x-api-key": KEY, **headers}
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn's
@@ -382,7 +383,7 @@ async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -
         "path": GENERATE,
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"host", b"fluxserve.test"), (b"x-api-key", KEY.encode())],
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in told.items()],
         "client": ("127.0.0.1", 1),
         "server": ("fluxserve.test", 80),
     }
@@ -390,6 +391,12 @@ async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -
     held = await taken_up(door)
     hangs_up.set()
     await asyncio.wait_for(calling, 5)
+    return held
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -> None:
+    held = await hung_up(door, stream=stream)
 
     async with asyncio.timeout(5):
         while not await door.queue.wished_cancelled():
@@ -398,3 +405,11 @@ async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -
     assert (await task_of(door, held)).state is State.FAILED
     account = await door.accounts.get(door.account_id)
     assert (account.balance, account.frozen) == (DOLLAR, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_may_ask_again_does_not_cancel_by_hanging_up(door: Door, stream: bool) -> None:
+    held = await hung_up(door, stream=stream, idempotency_key="a name of the caller's own")
+
+    assert await door.queue.wished_cancelled() == []
+    assert (await task_of(door, held)).state is State.PROCESSING

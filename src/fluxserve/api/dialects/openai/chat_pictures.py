@@ -8,7 +8,6 @@ import asyncio
 import base64
 import json
 import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -23,10 +22,11 @@ from fluxserve.api.dialects.openai.image_drawing import EDITED_BY, nearest_size
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, SIZES
 from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, bytes_of
 from fluxserve.api.dialects.openai.usage import input_tokens, output_tokens, text_tokens
-from fluxserve.api.waiting import HungUp, followed, too_late, unless_hung_up, until_ended
+from fluxserve.api.submitting import seed_of, submit
+from fluxserve.api.waiting import NOBODY_HEARS, HungUp, followed, held_until_ended, told_meanwhile, too_late
 from fluxserve.domain.catalog import MODELS, USUAL, Quality
-from fluxserve.domain.errors import InvalidInput, NoRoom, Refused
-from fluxserve.domain.generation import Edit, Generation, Kind, TextToImage, images_of
+from fluxserve.domain.errors import InvalidInput
+from fluxserve.domain.generation import Edit, Generation, Kind, TextToImage
 from fluxserve.domain.task import Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller
 
@@ -34,7 +34,6 @@ MODEL = "gpt-4o-image"
 QUALITY: Quality = "medium"
 LONGEST_PROMPT = 32_000
 COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
-HUNG_UP = 499  # nobody hears it
 PICTURE = re.compile(r"!\[[^\]]*\]\((https?://[^)\s]+)\)")  # as an answer of ours has it
 ALLOWED = (
     'allowed is a text, or a list of {"type": "text", "text": …} and {"type": "image_url", "image_url": {"url": …}}'
@@ -91,19 +90,19 @@ async def submitted(
 ) -> Task:
     """What a conversation comes to, to be drawn by the engine of this server. Raises `InvalidInput`."""
     task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
-    return task or await _submit(context, caller, wish_of(messages), repeatable)
+    return task or await _made(context, caller, wish_of(messages), repeatable)
 
 
 async def drawn(context: Context, request: Request, task: Task, *, is_stream: bool) -> Response:
     """The answer that tells of it."""
     told = {TASK_ID: task.id}
     if is_stream:
-        return StreamingResponse(_chunks(context, task), media_type="text/event-stream", headers={**STREAMED, **told})
+        chunks = told_meanwhile(request, context.queue, task, _chunks(context, task))
+        return StreamingResponse(chunks, media_type="text/event-stream", headers={**STREAMED, **told})
     try:
-        task = await unless_hung_up(request, until_ended(context.queue, task, context.wait_seconds))
+        task = await held_until_ended(request, context.queue, task, context.wait_seconds)
     except HungUp:
-        await context.queue.cancel(task.account_id, task.id)
-        return Response(status_code=HUNG_UP)
+        return Response(status_code=NOBODY_HEARS)
     message: dict[str, Any] = {"role": "assistant", "content": _words(context, task)}
     if task.outputs:
         message["images"] = [await _image(context, task)]
@@ -112,7 +111,7 @@ async def drawn(context: Context, request: Request, task: Task, *, is_stream: bo
     return JSONResponse(answer, headers=told)
 
 
-async def _submit(context: Context, caller: Caller, wish: Wish, repeatable: Repeatable | None) -> Task:
+async def _made(context: Context, caller: Caller, wish: Wish, repeatable: Repeatable | None) -> Task:
     size, seen = SIZES[0], 0
     means = context.qualities[QUALITY]
     kind: Kind = TextToImage(wish.prompt)
@@ -131,7 +130,7 @@ async def _submit(context: Context, caller: Caller, wish: Wish, repeatable: Repe
         height=size[1],
         steps=steps,
         guidance_scale=guidance,
-        seed=secrets.randbelow(2**31),
+        seed=seed_of(None),
     )
     read, made = text_tokens(wish.prompt) + seen, output_tokens(QUALITY, *size)
     submission = Submission(
@@ -148,27 +147,10 @@ async def _submit(context: Context, caller: Caller, wish: Wish, repeatable: Repe
         repeatable=repeatable,
         product=MODEL,
     )
-    try:
-        task = await context.queue.submit(submission)
-    except (Refused, NoRoom):
-        await context.inputs.discard(images_of(generation))
-        raise
-    if task.generation is not generation:  # another server took this request in at the same time
-        await context.inputs.discard(images_of(generation))
-    return task
+    return await submit(context, submission)
 
 
 async def _chunks(context: Context, task: Task) -> AsyncIterator[str]:
-    """A caller who hangs up cancels the task."""
-    try:
-        async for chunk in _told(context, task):
-            yield chunk
-    except (asyncio.CancelledError, GeneratorExit):
-        await asyncio.shield(context.queue.cancel(task.account_id, task.id))
-        raise
-
-
-async def _told(context: Context, task: Task) -> AsyncIterator[str]:
     yield _chunk(task, {"role": "assistant", "content": ""})
     said, began = "", time.monotonic()
     spoken_at = began

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
+from fluxserve.api.fields import Incoming, Whole
 from fluxserve.api.reading import checked, object_in
 from fluxserve.relay import Fields, Order, Prompt, Route, fields_of, prompt_of
 
@@ -13,19 +14,11 @@ MOST_TOKENS = 2**31
 MOST_CHOICES = 128
 
 
-def _whole(value: object) -> object:
-    """JSON has one kind of number: 4.0 is 4."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
 Tokens = Annotated[Whole, Field(ge=0, le=MOST_TOKENS)]
 
 
-class ChatRequest(BaseModel):
-    """Null is absent. Fields that are not here are passed on."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
+class ChatRequest(Incoming):
+    """Fields that are not here are passed on."""
 
     model: str = Field(max_length=500, description="the name of a model, as GET /v1/models lists them")
     messages: list[dict[str, Any]] = Field(min_length=1, description="a list of at least one message")

@@ -1,6 +1,5 @@
 """From a request for pictures to what is submitted: a generation, what it is sold as, and what is answered of it."""
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from fluxserve.api.dialects.openai.image_requests import OWN_MODELS, SIZES, Asked
 from fluxserve.api.dialects.openai.usage import usage
 from fluxserve.api.inputs import Inputs
+from fluxserve.api.submitting import seed_of
 from fluxserve.domain.catalog import MODELS, USUAL, Means, Quality, Usual
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import Edit, Generation, Inpaint, Kind, TextToImage
@@ -93,7 +93,7 @@ def _generation(asked: Asked, kind: Kind, size: tuple[int, int], qualities: Mapp
         height=size[1],
         steps=means.steps,
         guidance_scale=MODELS[means.model].guidance(None, usual.guidance_scale),
-        seed=secrets.randbelow(2**31),
+        seed=seed_of(None),
         count=asked.n or 1,
         format=asked.output_format or "png",
         quality=BEST_QUALITY if asked.output_compression is None else asked.output_compression,

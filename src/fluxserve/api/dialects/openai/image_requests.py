@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from fluxserve.api.fields import Incoming, SaidText, Whole
 from fluxserve.domain.catalog import LONGEST_SIDE, MODELS, SHORTEST_SIDE, Quality
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import ImageFormat
@@ -19,35 +20,26 @@ SIZE_ALLOWED = (
 
 
 def _number(value: object) -> object:
-    """A form has texts only; JSON has one kind of number."""
-    if isinstance(value, str) and value.removeprefix("-").isdecimal():
-        return int(value) if len(value) < 10 else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """A form has texts only."""
+    if isinstance(value, str) and len(value) < 10 and value.removeprefix("-").isdecimal():
+        return int(value)
+    return value
 
 
 def _truth(value: object) -> object:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _said(text: str) -> str:
-    if not text.strip() or "\0" in text:
-        raise ValueError("empty, or with a NUL character")
-    return text
+Number = Annotated[Whole, BeforeValidator(_number)]
+Truth = Annotated[bool, BeforeValidator(_truth)]
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
+class Asked(Incoming):
+    """What both ways to a picture have."""
 
-
-class Asked(BaseModel):
-    """Fields that the vendor's pages don't know are ignored; null means absent."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    prompt: Annotated[str, AfterValidator(_said)] = Field(
-        max_length=32_000, description="a text of 1 to 32,000 characters"
-    )
+    prompt: SaidText = Field(max_length=32_000, description="a text of 1 to 32,000 characters")
     model: str | None = Field(None, description=f"one of {', '.join((*OWN_MODELS, *MODELS))}")
-    n: Whole | None = Field(None, ge=1, le=10, description="a whole number of pictures from 1 to 10")
+    n: Number | None = Field(None, ge=1, le=10, description="a whole number of pictures from 1 to 10")
     size: str | None = Field(None, description=SIZE_ALLOWED)
     quality: Literal["auto", "low", "medium", "high", "standard", "hd"] | None = Field(
         None, description='"auto", "low", "medium" or "high"'
@@ -57,11 +49,11 @@ class Asked(BaseModel):
     )
     moderation: Literal["auto", "low"] | None = Field(None, description='"auto" or "low"; the check is the same')
     output_format: ImageFormat | None = Field(None, description='"png", "jpeg" or "webp"')
-    output_compression: Whole | None = Field(
+    output_compression: Number | None = Field(
         None, ge=0, le=100, description="a whole number from 0 to 100, the quality of a JPEG or WebP; 100 for PNG"
     )
-    stream: Annotated[bool, BeforeValidator(_truth)] | None = Field(None, description="true or false")
-    partial_images: Whole | None = Field(None, ge=0, le=3, description="a whole number from 0 to 3; with stream")
+    stream: Truth | None = Field(None, description="true or false")
+    partial_images: Number | None = Field(None, ge=0, le=3, description="a whole number from 0 to 3; with stream")
 
     @property
     def drawn_model(self) -> str:

@@ -20,16 +20,7 @@ COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think th
 
 
 async def events(context: Context, task: Task, name: str) -> AsyncIterator[str]:
-    """`name` is "image_generation" or "image_edit". A caller who hangs up cancels the task."""
-    try:
-        async for event in _events(context, task, name):
-            yield event
-    except (asyncio.CancelledError, GeneratorExit):
-        await asyncio.shield(context.queue.cancel(task.account_id, task.id))
-        raise
-
-
-async def _events(context: Context, task: Task, name: str) -> AsyncIterator[str]:
+    """`name` is "image_generation" or "image_edit"."""
     promised, sent = task.generation.previews, list[bytes]()
     began = spoken_at = time.monotonic()
     async with aclosing(followed(context.queue, task)) as looks:

@@ -3,6 +3,8 @@
 Each request is a task, submitted and waited for; a caller who hangs up cancels it.
 """
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
@@ -14,15 +16,38 @@ from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, Asked, Edi
 from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, answer_of, events, in_base64
 from fluxserve.api.reading import Form, caller_of, checked, read_body, read_form, repeatable_of
 from fluxserve.api.repeats import InHand
-from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
-from fluxserve.domain.errors import InvalidInput, NoRoom, Refused
-from fluxserve.domain.generation import images_of
+from fluxserve.api.submitting import submit
+from fluxserve.api.waiting import NOBODY_HEARS, HungUp, held_until_ended, told_meanwhile
+from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.task import Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller
 
 ABOUT = """Send your key as `Authorization: Bearer` or as `X-API-Key`. The models are `gpt-image-1`, `gpt-4o-image` and
 the names of FLUX's own. Pictures are always answered as base64."""
-HUNG_UP = 499  # nobody hears it
+PICTURES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The pictures; with `stream`, looks at each and the pictures in events",
+        "headers": {TASK_ID: {"schema": {"type": "string"}, "description": "the task's id"}},
+        "content": {
+            "text/event-stream": {"schema": {"type": "string"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["created", "data"],
+                    "properties": {
+                        "created": {"type": "integer"},
+                        "data": {
+                            "type": "array",
+                            "items": {"type": "object", "properties": {"b64_json": {"type": "string"}}},
+                        },
+                        **{name: {"type": "string"} for name in ("background", "output_format", "quality", "size")},
+                        "usage": {"type": "object"},
+                    },
+                }
+            },
+        },
+    }
+}
 
 
 def create_images_app(context: Context) -> FastAPI:
@@ -33,6 +58,8 @@ def create_images_app(context: Context) -> FastAPI:
     @app.post(
         "/generations",
         summary="Pictures from words",
+        response_class=Response,
+        responses=PICTURES,
         openapi_extra=body_of(GenerateImage) | headers(Idempotency_Key=KEY_SCHEMA),
     )
     async def generate(request: Request) -> Response:
@@ -44,6 +71,8 @@ def create_images_app(context: Context) -> FastAPI:
     @app.post(
         "/edits",
         summary="Pictures from others: changed as the words say, or drawn where a mask is transparent",
+        response_class=Response,
+        responses=PICTURES,
         openapi_extra=form_schema() | headers(Idempotency_Key=KEY_SCHEMA),
     )
     async def edit(request: Request) -> Response:
@@ -59,18 +88,18 @@ def create_images_app(context: Context) -> FastAPI:
         with in_hand.taking(caller.account_id, repeatable):
             task = await context.queue.made_before(caller.account_id, repeatable) if repeatable else None
             if task is None:
-                task = await submit(asked, files, caller, repeatable)
+                task = await made(asked, files, caller, repeatable)
         if asked.stream:
-            told = events(context, task, "image_edit" if files else "image_generation")
+            looks = events(context, task, "image_edit" if files else "image_generation")
+            told = told_meanwhile(request, context.queue, task, looks)
             return StreamingResponse(told, media_type="text/event-stream", headers={**STREAMED, TASK_ID: task.id})
         try:
-            task = await unless_hung_up(request, until_ended(context.queue, task, context.wait_seconds))
+            task = await held_until_ended(request, context.queue, task, context.wait_seconds)
         except HungUp:
-            await context.queue.cancel(caller.account_id, task.id)
-            return Response(status_code=HUNG_UP)
+            return Response(status_code=NOBODY_HEARS)
         return await answer(task)
 
-    async def submit(asked: Asked, files: Files | None, caller: Caller, repeatable: Repeatable | None) -> Task:
+    async def made(asked: Asked, files: Files | None, caller: Caller, repeatable: Repeatable | None) -> Task:
         drawing = await to_drawing(asked, files, caller.account_id, context.inputs, context.qualities)
         submission = Submission(
             account_id=caller.account_id,
@@ -86,14 +115,7 @@ def create_images_app(context: Context) -> FastAPI:
             repeatable=repeatable,
             product=drawing.product,
         )
-        try:
-            task = await context.queue.submit(submission)
-        except (Refused, NoRoom):
-            await context.inputs.discard(images_of(drawing.generation))
-            raise
-        if task.generation is not drawing.generation:  # another server took this request in at the same time
-            await context.inputs.discard(images_of(drawing.generation))
-        return task
+        return await submit(context, submission)
 
     async def answer(task: Task) -> Response:
         if task.state is State.FAILED:

@@ -33,15 +33,19 @@ from fluxserve.api.dialects.segmind.requests import Fill, form_schema, form_valu
 from fluxserve.api.reading import caller_of, deadline_of, read_body, read_form, repeatable_of
 from fluxserve.api.repeats import InHand
 from fluxserve.api.submitting import submit
-from fluxserve.api.waiting import HungUp, unless_hung_up, until_ended
+from fluxserve.api.waiting import NOBODY_HEARS, HungUp, held_until_ended
 from fluxserve.domain.credits import usd
 from fluxserve.domain.errors import FluxserveError, NotFound, shown
 from fluxserve.domain.task import Output, Repeatable, State, Submission, Task
 from fluxserve.tasks import Caller
 
-# /v1/models is OpenAI's, as is all that has more parts. What else is there may be the name of a model of Segmind's.
-PATHS = re.compile(r"/segmind/.*|/v1/(?!models/?\Z)[^/]+/?|/v1/requests/.*|/v2(/.*)?", re.DOTALL)
-HUNG_UP = 499  # nobody hears it
+# Under /v1 these are OpenAI's, as is all that has more parts. What else is there may be a model of Segmind's.
+OPENAIS = (
+    r"docs|openapi\.json|redoc|"
+    "assistants|batches|chat|completions|containers|conversations|embeddings|evals|files|images|models|moderations|"
+    "responses|threads|uploads|vector_stores|videos"
+)
+PATHS = re.compile(rf"/segmind/.*|/v1/(?!(?:{OPENAIS})/?\Z)[^/]+/?|/v1/requests/.*|/v2(/.*)?", re.DOTALL)
 FAILED = 422
 
 ABOUT = """Send your key as `x-api-key`. What is refused has an HTTP status and `{"error": "…"}`, which names the field,
@@ -93,13 +97,11 @@ def create_app(context: Context) -> FastAPI:
         openapi_extra=CREATING,
     )
     async def draw(request: Request) -> Response:
-        asked, task, is_repeatable = await accepted(request)
+        asked, task = await accepted(request)
         try:
-            task = await unless_hung_up(request, until_ended(context.queue, task, context.wait_seconds))
+            task = await held_until_ended(request, context.queue, task, context.wait_seconds)
         except HungUp:
-            if not is_repeatable:  # who has named a request may send it again, and then shall find what it made
-                await context.queue.cancel(task.account_id, task.id)
-            return Response(status_code=HUNG_UP)
+            return Response(status_code=NOBODY_HEARS)
         headers = await headers_of(context, task.account_id, task)
         if task.state is State.FAILED:
             return failure(task, headers)
@@ -124,7 +126,7 @@ def create_app(context: Context) -> FastAPI:
         f"/v2/{MODEL}", summary="Draw where a picture is masked, and be told where to ask", openapi_extra=CREATING
     )
     async def queue(request: Request) -> JSONResponse:
-        _, task, _ = await accepted(request)
+        _, task = await accepted(request)
         headers = await headers_of(context, task.account_id, task)
         return JSONResponse(submitted(task, context.public_url), headers=headers)
 
@@ -168,8 +170,8 @@ def create_app(context: Context) -> FastAPI:
         request.state.account_id = caller.account_id  # what is refused from now on is so to this account
         return caller
 
-    async def accepted(request: Request) -> tuple[Fill, Task, bool]:
-        """What is asked, the task that does it, and whether the request may come again."""
+    async def accepted(request: Request) -> tuple[Fill, Task]:
+        """What is asked, and the task that does it."""
         caller = await known(request)
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             form = await read_form(request, context.largest_body)
@@ -183,7 +185,7 @@ def create_app(context: Context) -> FastAPI:
             if task is None:
                 task = await made(asked, caller, deadline, repeatable)
         request.state.task = task
-        return asked, task, repeatable is not None
+        return asked, task
 
     async def made(asked: Fill, caller: Caller, deadline: float | None, repeatable: Repeatable | None) -> Task:
         submission = Submission(

@@ -29,7 +29,7 @@ PICTURES: dict[int | str, dict[str, Any]] = {
         "description": "The pictures; with `stream`, looks at each and the pictures in events",
         "headers": {TASK_ID: {"schema": {"type": "string"}, "description": "the task's id"}},
         "content": {
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
             "application/json": {
                 "schema": {
                     "type": "object",

@@ -13,7 +13,7 @@ from typing import IO
 
 import uvicorn
 
-from fluxserve.api import Arrival, ArrivalRules, Chat, Context, Hosts, Inputs, Rates, create_app, refusal
+from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, Rates, Switchboard, create_app, refusal
 from fluxserve.api.dialects.piapi import webhook_body
 from fluxserve.config import EVERYWHERE, EngineSettings, RelaySettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
@@ -119,7 +119,7 @@ class Server:
             )
             completions = Completions(database, lease_seconds=settings.queue.lease_seconds, check_room=room.check)
             upkeep = Upkeep(queue=queue, completions=completions, shelf=shelf, every=UPKEEP_EVERY)
-            chat = Chat(
+            switchboard = Switchboard(
                 relay=Relay(_routes(settings.relay)),
                 completions=completions,
                 renew_every=settings.queue.lease_seconds / 3,
@@ -130,7 +130,7 @@ class Server:
                 outbox=outbox,
                 shelf=shelf,
                 inputs=inputs,
-                chat=chat,
+                switchboard=switchboard,
                 rates=Rates(settings.server.requests_per_minute),
                 hosts=Hosts(settings.server.host_names, settings.server.takes_any_address),
                 origins=settings.server.allowed_origins,
@@ -176,7 +176,7 @@ class Server:
             dispatcher.start()
             upkeep.start()
             sender.start()
-            chat.start()
+            switchboard.start()
             signals.give_all()
 
             self._announce(url, key)
@@ -192,7 +192,7 @@ class Server:
             )
             await self._serve_http(config, listener)
 
-            await chat.stop()
+            await switchboard.stop()
             await upkeep.stop()
             await dispatcher.stop(settings.server.stop_seconds, self._hurry)
             await executor.stop()

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Connection, Engine
 
-from fluxserve.api import Chat, Context, Hosts, Inputs, Rates, create_app
+from fluxserve.api import Context, Hosts, Inputs, Rates, Switchboard, create_app
 from fluxserve.config import ImageSettings
 from fluxserve.domain.catalog import abilities, qualities_of
 from fluxserve.domain.task import Completed, Ending, Errored, Output, Task
@@ -169,14 +169,14 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
         check_room=room.check,
     )
     completions = Completions(database, clock=clock, check_room=room.check)
-    chat = Chat(relay=Relay(different.pop("routes", ())), completions=completions, renew_every=10)
+    switchboard = Switchboard(relay=Relay(different.pop("routes", ())), completions=completions, renew_every=10)
     fields: dict[str, Any] = {
         "queue": queue,
         "accounts": accounts,
         "outbox": outbox,
         "shelf": shelf,
         "inputs": inputs,
-        "chat": chat,
+        "switchboard": switchboard,
         "rates": Rates(0),  # no limit
         "hosts": Hosts(frozenset({"fluxserve.test"})),
         "origins": frozenset({ORIGIN}),
@@ -195,7 +195,7 @@ async def open_door(engine: Engine, folder: Path, **different: Any) -> AsyncIter
     door = Door(app, context, _client(app, KEY), clock, queue, outbox, shelf, accounts, account.id)
     async with door.client:
         yield door
-    await chat.stop()
+    await switchboard.stop()
     assert await queue.audit() == []
     await opener.stop()
     database.close()

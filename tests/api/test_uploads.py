@@ -103,7 +103,9 @@ async def test_a_task_outlives_the_upload_that_it_is_drawn_from(door: Door) -> N
     assert isinstance(task.generation.kind, ImageToImage)
 
     door.clock.ahead = DAY + 1
-    await Upkeep(queue=door.queue, completions=door.context.chat.completions, shelf=door.shelf, every=3600).one_pass()
+    await Upkeep(
+        queue=door.queue, completions=door.context.switchboard.completions, shelf=door.shelf, every=3600
+    ).one_pass()
 
     assert (await door.client.get(path)).status_code == 404
     assert door.shelf.path(task.generation.kind.image).exists()
@@ -112,7 +114,7 @@ async def test_a_task_outlives_the_upload_that_it_is_drawn_from(door: Door) -> N
 async def test_an_upload_is_there_for_a_day_and_then_gone_and_swept(each_door: Door, tmp_path: Path) -> None:
     door = each_door
     path = await uploaded(door)
-    upkeep = Upkeep(queue=door.queue, completions=door.context.chat.completions, shelf=door.shelf, every=3600)
+    upkeep = Upkeep(queue=door.queue, completions=door.context.switchboard.completions, shelf=door.shelf, every=3600)
 
     door.clock.ahead = DAY - 5
     await upkeep.one_pass()
@@ -238,7 +240,7 @@ async def test_an_account_has_so_many_uploads_at_once_and_is_told_when_there_is_
 
         door.clock.ahead = DAY + 1
         await Upkeep(
-            queue=door.queue, completions=door.context.chat.completions, shelf=door.shelf, every=3600
+            queue=door.queue, completions=door.context.switchboard.completions, shelf=door.shelf, every=3600
         ).one_pass()
         again = await door.client.post(UPLOAD, json=body, headers={"Idempotency-Key": "third"})
         assert again.status_code == 200

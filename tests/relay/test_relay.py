@@ -11,7 +11,8 @@ import pytest
 
 from fluxserve.domain.completion import Rate
 from fluxserve.domain.errors import TooMany, UnknownModel, UpstreamsFailed
-from fluxserve.relay import Answer, BrokenOffError, Order, Relay, Route, Stream, Upstream, fields_of
+from fluxserve.relay import Answer, BrokenOffError, Order, Relay, Route, Stream, Upstream, chat_order, fields_of
+from fluxserve.relay.upstreams import Request
 from tests.end_to_end.serving import free_port
 from tests.relay.upstream import (
     DONE,
@@ -43,7 +44,7 @@ def anyio_backend() -> str:
 
 
 def order(relay: Relay, body: bytes = BODY, **more: Any) -> Order:
-    return Order(**{"route": relay.route("ours"), "fields": fields_of(body), "is_stream": False, **more})
+    return chat_order(relay.route("ours"), fields_of(body), **{"is_stream": False, **more})
 
 
 @asynccontextmanager
@@ -99,9 +100,9 @@ async def test_a_stream_goes_on_as_it_came_and_is_asked_for_its_usage() -> None:
         assert await all_of(await relay.ask(order(relay, is_stream=True))) == b"".join(parts)
         asks = {"include_usage": True, "x": 1}
         shown = BODY.replace(b' "odd"', b'"stream_options":{"include_usage":true,"x":1},"odd"')
-        await all_of(await relay.ask(order(relay, shown, is_stream=True, stream_options=asks)))
+        await all_of(await relay.ask(order(relay, shown, is_stream=True, options=asks)))
         hidden = BODY.replace(b' "odd"', b'"stream_options":{"x":1},"odd"')
-        await all_of(await relay.ask(order(relay, hidden, is_stream=True, stream_options={"x": 1})))
+        await all_of(await relay.ask(order(relay, hidden, is_stream=True, options={"x": 1})))
 
     added = BODY.replace(b" }", b' ,"stream_options":{"include_usage":true}}')
     assert [heard.body for heard in there.heard] == [
@@ -235,7 +236,7 @@ async def test_a_connection_serves_again() -> None:
 async def test_an_upstream_without_a_key_is_sent_none() -> None:
     async with stub(whole(completion())) as there:
         upstream = Upstream("open", there.url, None)
-        await upstream.ask(BODY, is_stream=False)
+        await upstream.ask(Request("/chat/completions", "application/json", BODY, is_stream=False))
         await upstream.close()
 
     assert "authorization" not in there.heard[0].headers

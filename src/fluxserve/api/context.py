@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fluxserve.api.chat import Chat
 from fluxserve.api.inputs import Inputs
 from fluxserve.api.perimeter import Hosts, Rates
+from fluxserve.api.switchboard import Switchboard
 from fluxserve.domain.catalog import Means, Quality
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Outbox, Queue
@@ -24,7 +24,7 @@ class Context:
     outbox: Outbox
     shelf: Shelf
     inputs: Inputs
-    chat: Chat
+    switchboard: Switchboard
     rates: Rates
     hosts: Hosts
     origins: frozenset[str]

@@ -94,6 +94,7 @@ MODELS: dict[str, Model] = {
 
 
 Quality = Literal["low", "medium", "high"]
+PictureKind = tuple[Quality, bool]  # what pictures of OpenAI's are priced by: the quality, and whether it is oblong
 
 
 @dataclass(frozen=True, slots=True)

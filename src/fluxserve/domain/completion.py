@@ -1,11 +1,14 @@
-"""A chat completion's durable life: what it may cost at most is held, and what it did cost is settled.
+"""A relayed answer's durable life, a chat completion's or that of pictures: what it may cost at most is held, and what
+it did cost is settled.
 
 Its states are a task's, but for those of waiting: it is processing from its first moment, and completed or failed for
 ever after. Completed is whatever was paid for, whole or not; what failed cost nothing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from fluxserve.domain.catalog import PictureKind
 from fluxserve.domain.task import Repeatable, State
 
 PER_TOKENS = 1_000_000  # tokens, whose price a rate tells
@@ -21,16 +24,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Points for a million tokens of the prompt and of the completion, and the least that a completion costs."""
+    """Points for a million tokens of the prompt and of the completion, for a picture of each kind, and the least that a
+    completion costs."""
 
-    prompt: int
-    completion: int
+    prompt: int = 0
+    completion: int = 0
     minimum: int = 0
+    pictures: Mapping[PictureKind, int] = field(default_factory=dict)
 
-    def price(self, usage: Usage) -> int:
+    def price(self, usage: Usage, pictures: Sequence[PictureKind] = ()) -> int:
         """Points, rounded up to a whole one."""
         exact = usage.prompt * self.prompt + usage.completion * self.completion
-        return max(self.minimum, -(-exact // PER_TOKENS))
+        return max(self.minimum, -(-exact // PER_TOKENS) + sum(self.pictures.get(kind, 0) for kind in pictures))
 
 
 @dataclass(frozen=True, slots=True)

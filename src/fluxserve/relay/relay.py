@@ -1,13 +1,12 @@
 """Who answers for a model, and who is tried next."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fluxserve.domain.completion import Rate
 from fluxserve.domain.errors import TooMany, UnknownModel, UpstreamsFailed, shown
-from fluxserve.relay.editing import Fields
-from fluxserve.relay.upstreams import TOO_MANY, Answer, Stream, Upstream, UpstreamError
+from fluxserve.relay.upstreams import TOO_MANY, Answer, Request, Stream, Upstream, UpstreamError
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +16,7 @@ LONGEST_RETRY_AFTER = 3600
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A text model and the upstreams that answer for it, in the order they are tried.
+    """A model and the upstreams that answer for it, in the order they are tried.
 
     `upstream_model` is its name there. A request that does not say how many tokens it wants pays for at most
     `most_output_tokens`.
@@ -32,31 +31,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A request that is to be relayed. `shows_usage` where its caller wants a stream's usage in a chunk of its own."""
+    """What is to be relayed, and by which route."""
 
     route: Route
-    fields: Fields
-    is_stream: bool
-    stream_options: Mapping[str, object] | None = None
+    request: Request
 
     @property
     def seconds(self) -> float:
         """That it may take in all, once a stream has begun."""
         return max(upstream.answer_seconds for upstream in self.route.upstreams)
-
-    @property
-    def shows_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.get("include_usage") is True
-
-    @property
-    def body(self) -> bytes:
-        """As it came, but for the model's name, and for the usage that a stream is asked to tell."""
-        fields = self.fields
-        if self.route.upstream_model != self.route.model:
-            fields = fields.with_value("model", self.route.upstream_model)
-        if self.is_stream and not self.shows_usage:
-            fields = fields.with_value("stream_options", {**(self.stream_options or {}), "include_usage": True})
-        return fields.body
 
 
 class Relay:
@@ -69,18 +52,21 @@ class Relay:
     def models(self) -> tuple[str, ...]:
         return tuple(self._routes)
 
+    def find(self, model: str) -> Route | None:
+        return self._routes.get(model)
+
     def route(self, model: str) -> Route:
         """Raises `UnknownModel`."""
-        if (route := self._routes.get(model)) is None:
+        if (route := self.find(model)) is None:
             raise UnknownModel(f"model: there is no {shown(model)}; GET /v1/models lists those that there are")
         return route
 
     async def ask(self, order: Order) -> Answer | Stream:
         """The answer of the first upstream that gives one. Raises `UpstreamsFailed` or `TooMany`."""
-        body, failures = order.body, []
+        failures = []
         for upstream in order.route.upstreams:
             try:
-                return await upstream.ask(body, is_stream=order.is_stream)
+                return await upstream.ask(order.request)
             except UpstreamError as error:
                 log.warning("upstream %s, asked for %s: %s", upstream.name, order.route.model, error.message)
                 failures.append(error)

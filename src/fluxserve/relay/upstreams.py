@@ -1,4 +1,4 @@
-"""One upstream: a server that answers chat completions as OpenAI's does, at an address that the operator has set.
+"""One upstream: a server that answers as OpenAI's does, at an address that the operator has set.
 
 Its key goes into the header of a request to it and nowhere else: what it answers is passed on without it, should it be
 there.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpcore2
 import httpx2
 
-MOST_BYTES = 2**24  # of an answer that is no stream
+MOST_BYTES = 2**26  # of an answer that is no stream
 MOST_CONNECTIONS = 1000
 KEPT_CONNECTIONS = 100  # that wait for a next request
 KEPT_SECONDS = 30.0
@@ -48,6 +48,16 @@ class BrokenOffError(UpstreamError):
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent. `path` comes after the upstream's address."""
+
+    path: str
+    content_type: str
+    body: bytes
+    is_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole one."""
 
@@ -62,7 +72,7 @@ class Answer:
 
 
 class Upstream:
-    """`url` goes up to /chat/completions. The times are in seconds."""
+    """The times are in seconds."""
 
     def __init__(
         self,
@@ -80,14 +90,10 @@ class Upstream:
         self.answer_seconds = answer_seconds
         self._first_byte_seconds = first_byte_seconds
         self._key = key.encode() if key else b""
-        address = httpx2.URL(f"{url}/chat/completions")
-        self._url = httpcore2.URL(
-            scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=address.raw_path
-        )
+        self._address = httpx2.URL(url)
         self._headers = [
-            (b"Host", address.netloc),
+            (b"Host", self._address.netloc),
             (b"User-Agent", b"fluxserve"),
-            (b"Content-Type", b"application/json"),
             (b"Accept-Encoding", b"identity"),
             *([(b"Authorization", b"Bearer " + self._key)] if self._key else []),
         ]
@@ -98,20 +104,25 @@ class Upstream:
             keepalive_expiry=KEPT_SECONDS,
         )
 
-    async def ask(self, body: bytes, *, is_stream: bool) -> "Answer | Stream":
+    async def ask(self, request: Request) -> "Answer | Stream":
         """Its whole answer, or a stream whose beginning is there. Raises `UpstreamError`."""
-        seconds = self._first_byte_seconds if is_stream else self.answer_seconds
+        seconds = self._first_byte_seconds if request.is_stream else self.answer_seconds
         try:
             async with asyncio.timeout(seconds):
                 try:
-                    return await self._ask(body, is_stream=is_stream)
+                    return await self._ask(request)
                 except BROKEN:
-                    return await self._ask(body, is_stream=is_stream)
+                    return await self._ask(request)
         except TimeoutError:
             raise UpstreamError(f"it was silent for {seconds:g} s") from None
         except FAULTS as error:
             reason = self.without_key(f"{type(error).__name__}: {error}".encode()).decode()
             raise UpstreamError(f"it could not be reached or understood: {' '.join(reason.split())}") from None
+
+    def _url(self, path: str) -> httpcore2.URL:
+        address = self._address
+        target = address.raw_path.rstrip(b"/") + path.encode()
+        return httpcore2.URL(scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=target)
 
     def without_key(self, data: bytes) -> bytes:
         return data.replace(self._key, HIDDEN) if self._key and self._key in data else data
@@ -119,20 +130,24 @@ class Upstream:
     async def close(self) -> None:
         await self._pool.aclose()
 
-    async def _ask(self, body: bytes, *, is_stream: bool) -> "Answer | Stream":
+    async def _ask(self, request: Request) -> "Answer | Stream":
         headers = [
             *self._headers,
-            (b"Accept", STREAM.encode() if is_stream else b"application/json"),
-            (b"Content-Length", str(len(body)).encode()),
+            (b"Content-Type", request.content_type.encode()),
+            (b"Accept", STREAM.encode() if request.is_stream else b"application/json"),
+            (b"Content-Length", str(len(request.body)).encode()),
         ]
-        request = httpcore2.Request(b"POST", self._url, headers=headers, content=body, extensions=self._extensions)
-        response = await self._pool.handle_async_request(request)
+        response = await self._pool.handle_async_request(
+            httpcore2.Request(
+                b"POST", self._url(request.path), headers=headers, content=request.body, extensions=self._extensions
+            )
+        )
         is_passed = False
         try:
             told = {name.lower(): value.decode("latin-1") for name, value in response.headers}
             _check(response.status, told)
             content_type = told.get(b"content-type", "application/json")
-            if response.status == 200 and is_stream and content_type.lower().startswith(STREAM):
+            if response.status == 200 and request.is_stream and content_type.lower().startswith(STREAM):
                 stream = Stream(self, response)
                 await stream.begin()
                 is_passed = True

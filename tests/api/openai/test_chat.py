@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from fluxserve.api.dialects.openai import chat as door
-from fluxserve.api.dialects.openai import chat_stream as streaming
+from fluxserve.api.dialects.openai.relayed import COMMENT
 from fluxserve.domain.completion import Rate
 from tests.api.chatting import CREDIT, MOST_OUTPUT, ChatDoor, chat_door, question, tokens
 from tests.relay.upstream import (
@@ -232,22 +231,21 @@ async def _ask_and_leave(
 async def test_while_nothing_comes_a_comment_says_so_and_an_error_comes_within_the_stream(
     sqlite: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (streaming, door):
-        monkeypatch.setattr(module, "COMMENT_SECONDS", 0.1)
+    monkeypatch.setattr("fluxserve.api.dialects.openai.relayed.COMMENT_SECONDS", 0.1)
     times = {"first_byte_seconds": 5.0, "gap_seconds": 5.0}
     async with chat_door(sqlite, tmp_path, late(0.35, told_stream(*HELLO, told=TOLD)), times=times) as chat:
         answer = await chat.ask(stream=True)
-        assert answer.content.replace(streaming.COMMENT, b"") == b"".join([*HELLO, DONE])
-        assert answer.content.startswith(2 * streaming.COMMENT)
+        assert answer.content.replace(COMMENT, b"") == b"".join([*HELLO, DONE])
+        assert answer.content.startswith(2 * COMMENT)
         chat.upstreams[0].script[:] = [stream(HELLO[0], *HELLO[1:], gap=0.25)]
-        assert streaming.COMMENT in (await chat.ask(stream=True)).content
+        assert COMMENT in (await chat.ask(stream=True)).content
         spent = await chat.settled()
 
         for say, code in ((late(0.3, status(500)), "unavailable"), (late(0.3, status(400)), "c")):
             chat.upstreams[0].script[:] = [say]
             failed = await chat.ask(stream=True)
             assert failed.status_code == 200
-            event = failed.content.replace(streaming.COMMENT, b"")
+            event = failed.content.replace(COMMENT, b"")
             assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == code
         assert await chat.points() == (spent, 0)
 
@@ -281,9 +279,9 @@ async def test_of_one_that_failed_or_is_under_way_the_envelope_tells(sqlite: Eng
         chat.upstreams[0].script[:] = [late(0.4, whole(completion(usage=TOLD)))]
         asking = asyncio.create_task(chat.ask())
         async with asyncio.timeout(5):
-            while not chat.door.context.chat._under_way:
+            while not chat.door.context.switchboard._under_way:
                 await asyncio.sleep(0.01)
-        (task_id,) = chat.door.context.chat._under_way
+        (task_id,) = chat.door.context.switchboard._under_way
         data = (await chat.door.client.get(f"/api/v1/task/{task_id}")).json()["data"]
         assert (data["status"], data["meta"]["usage"]["frozen"] > 0) == ("processing", True)
         await asking
@@ -293,7 +291,7 @@ async def test_an_answer_that_is_kept_no_longer_is_told_so(sqlite: Engine, tmp_p
     async with chat_door(sqlite, tmp_path, whole(completion(usage=TOLD))) as chat:
         task_id = (await chat.ask()).headers["x-task-id"]
         chat.door.clock.ahead = 24 * 3600 + 1
-        await chat.door.context.chat.completions.forget_old_answers()
+        await chat.door.context.switchboard.completions.forget_old_answers()
 
         data = (await chat.door.client.get(f"/api/v1/task/{task_id}")).json()["data"]
 
@@ -382,7 +380,7 @@ async def test_a_stream_with_an_idempotency_key_is_refused(sqlite: Engine, tmp_p
 async def test_an_account_has_so_many_under_way_and_no_more(
     sqlite: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fluxserve.api.chat.MOST_OF_ONE", 2)
+    monkeypatch.setattr("fluxserve.api.switchboard.MOST_OF_ONE", 2)
     async with chat_door(sqlite, tmp_path, late(0.3, whole(completion(usage=TOLD)))) as chat:
         statuses = sorted(answer.status_code for answer in await asyncio.gather(*(chat.ask() for _ in range(3))))
         assert statuses == [200, 200, 429]

@@ -36,6 +36,10 @@ from fluxserve.domain.errors import (
 )
 from fluxserve.domain.task import Task
 
+TASK_ID = "x-task-id"
+STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
+
 INVALID, OURS, LIMIT, QUOTA = "invalid_request_error", "server_error", "rate_limit_error", "insufficient_quota"
 
 

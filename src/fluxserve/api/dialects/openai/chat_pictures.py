@@ -18,9 +18,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
+from fluxserve.api.dialects.openai.answers import COMMENT_SECONDS, STREAMED, TASK_ID
 from fluxserve.api.dialects.openai.image_drawing import EDITED_BY, nearest_size
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, SIZES
-from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, bytes_of
+from fluxserve.api.dialects.openai.image_stream import bytes_of
 from fluxserve.api.dialects.openai.usage import input_tokens, output_tokens, text_tokens
 from fluxserve.api.submitting import seed_of, submit
 from fluxserve.api.waiting import NOBODY_HEARS, HungUp, followed, held_until_ended, told_meanwhile, too_late
@@ -33,7 +34,6 @@ from fluxserve.tasks import Caller
 MODEL = "gpt-4o-image"
 QUALITY: Quality = "medium"
 LONGEST_PROMPT = 32_000
-COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
 PICTURE = re.compile(r"!\[[^\]]*\]\((https?://[^)\s]+)\)")  # as an answer of ours has it
 ALLOWED = (
     'allowed is a text, or a list of {"type": "text", "text": …} and {"type": "image_url", "image_url": {"url": …}}'

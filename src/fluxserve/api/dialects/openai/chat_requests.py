@@ -1,6 +1,5 @@
 """What of a chat completion's request we read; all else goes on as it came, and the upstream judges it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -8,7 +7,19 @@ from pydantic import Field
 
 from fluxserve.api.fields import Incoming, Whole
 from fluxserve.api.reading import checked, object_in
-from fluxserve.relay import Fields, Order, Prompt, Route, fields_of, prompt_of
+from fluxserve.api.switchboard import Call
+from fluxserve.domain.completion import Usage
+from fluxserve.relay import (
+    A_PICTURE,
+    ChatTranscript,
+    Fields,
+    Prompt,
+    Route,
+    chat_order,
+    fields_of,
+    prompt_of,
+    shows_usage,
+)
 
 MOST_TOKENS = 2**31
 MOST_CHOICES = 128
@@ -49,15 +60,16 @@ class Asked:
     def is_stream(self) -> bool:
         return self.request.stream is True
 
-    def order(self, route_of: Callable[[str], Route]) -> Order:
-        route = route_of(self.request.model)
-        return Order(route, self.fields, self.is_stream, self.request.stream_options)
-
-    def most_output(self, default: int) -> int:
-        """Tokens that it may be answered with at most."""
+    def call(self, route: Route) -> Call:
+        options, count = self.request.stream_options, self.request.n or 1
         wanted = (self.request.max_completion_tokens, self.request.max_tokens)
-        most = max((tokens for tokens in wanted if tokens is not None), default=default)
-        return most * (self.request.n or 1)
+        most_output = count * max((each for each in wanted if each is not None), default=route.most_output_tokens)
+        return Call(
+            order=chat_order(route, self.fields, is_stream=self.is_stream, options=options),
+            prompt=self.prompt,
+            transcript=ChatTranscript(hides_usage=not shows_usage(options)),
+            most=route.rate.price(Usage(self.prompt.most_tokens, most_output), [A_PICTURE] * count),
+        )
 
 
 def read(body: bytes) -> Asked:

@@ -9,14 +9,10 @@ from contextlib import aclosing
 from typing import Any
 
 from fluxserve.api.context import Context
-from fluxserve.api.dialects.openai.answers import body_of, failure
+from fluxserve.api.dialects.openai.answers import COMMENT_SECONDS, body_of, failure
 from fluxserve.api.waiting import followed, too_late
 from fluxserve.domain.errors import NotFound, Unavailable
 from fluxserve.domain.task import Output, State, Task
-
-STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-TASK_ID = "x-task-id"
-COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
 
 
 async def events(context: Context, task: Task, name: str) -> AsyncIterator[str]:

@@ -10,10 +10,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
 from fluxserve.api.describing import KEY_SCHEMA, body_of, headers
-from fluxserve.api.dialects.openai.answers import failure, sub_app
+from fluxserve.api.dialects.openai.answers import STREAMED, TASK_ID, failure, sub_app
 from fluxserve.api.dialects.openai.image_drawing import Files, to_drawing
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, Asked, EditImage, GenerateImage, form_schema
-from fluxserve.api.dialects.openai.image_stream import STREAMED, TASK_ID, answer_of, events, in_base64
+from fluxserve.api.dialects.openai.image_stream import answer_of, events, in_base64
 from fluxserve.api.reading import Form, caller_of, checked, read_body, read_form, repeatable_of
 from fluxserve.api.repeats import InHand
 from fluxserve.api.submitting import submit

@@ -112,7 +112,7 @@ def create_app(context: Context) -> FastAPI:
         try:
             task = await context.queue.get(caller.account_id, task_id)
         except NotFound:
-            return completion_answer(await context.chat.completions.get(caller.account_id, task_id))
+            return completion_answer(await context.switchboard.completions.get(caller.account_id, task_id))
         return JSONResponse(envelope(task, picture_url))
 
     @app.get(

@@ -1,27 +1,53 @@
-"""A completion that comes in pieces: each is passed on as it comes, and the end once what it costs is settled."""
+"""What an upstream answers, passed on as it comes, and its end once what it costs is settled."""
 
 import asyncio
 import logging
 
 from pydantic_core import from_json, to_json
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fluxserve.api.chat import Talk, until_left
-from fluxserve.api.dialects.openai.answers import error_event
-from fluxserve.domain.errors import FluxserveError, UpstreamsFailed
+from fluxserve.api.dialects.openai.answers import COMMENT_SECONDS, STREAMED, TASK_ID, error_event, refusal
+from fluxserve.api.switchboard import Talk
+from fluxserve.api.waiting import NOBODY_HEARS, HungUp, until_hung_up
+from fluxserve.domain.errors import FluxserveError, TooMany, UpstreamsFailed
 from fluxserve.relay import Answer, BrokenOffError, Stream
 
 log = logging.getLogger(__name__)
 
-COMMENT_SECONDS = 15.0  # of nothing to tell, after which proxies might think that nobody is there
 COMMENT = b": still here\n\n"
-HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", **STREAMED}
 TOO_LONG = UpstreamsFailed("model: the answer took longer than is allowed; what came of it is what was charged")
 BROKEN_OFF = UpstreamsFailed("model: the answer broke off; what came of it is what was charged")
 
 
-class StreamedCompletion(Response):
+async def relayed(talk: Talk, request: Request, *, is_stream: bool) -> Response:
+    """The answer to `request`. One that has a key is asked for again by its caller, so it goes on though they leave."""
+    told = {TASK_ID: talk.completion.id}
+    can_leave = "idempotency-key" not in request.headers
+    opened: Answer | Stream | None
+    if (opened := talk.answer_before()) is None:
+        try:
+            opened = await talk.opened(
+                request.receive if can_leave else None, patience=COMMENT_SECONDS if is_stream else None
+            )
+        except HungUp:
+            await talk.give_up()
+            return Response(status_code=NOBODY_HEARS)
+        except (UpstreamsFailed, TooMany) as error:
+            await talk.fail(error)
+            return refusal(error, **told)
+        except BaseException:
+            await talk.abandon()
+            raise
+    if not isinstance(opened, Answer):
+        return StreamedAnswer(talk, opened, told)
+    await talk.end_with(opened)
+    return Response(opened.data, opened.status, {**told, "Content-Type": opened.content_type})
+
+
+class StreamedAnswer(Response):
     """`opened` is the upstream's stream; None if nothing has come as yet, and the caller shall wait no longer without a
     sign of life."""
 
@@ -37,7 +63,7 @@ class StreamedCompletion(Response):
         del scope
         async with self._talk:
             passing = asyncio.create_task(self._pass_on(send))
-            others = asyncio.create_task(until_left(receive)), asyncio.create_task(self._comment(send))
+            others = asyncio.create_task(until_hung_up(receive)), asyncio.create_task(self._comment(send))
             try:
                 ended, _ = await asyncio.wait(
                     {passing, others[0]}, timeout=self._talk.seconds, return_when=asyncio.FIRST_COMPLETED

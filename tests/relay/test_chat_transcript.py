@@ -6,18 +6,19 @@ from typing import Any
 import pytest
 
 from fluxserve.domain.completion import Usage
-from fluxserve.relay import Transcript, usage_in
+from fluxserve.relay import ChatTranscript
+from fluxserve.relay.transcript import usage_in
 from tests.relay.upstream import DONE, HELLO, chunk, last_chunk, usage
 
 TOLD = usage(19, 9)
 STREAM = b"".join([*HELLO, last_chunk(TOLD), DONE])
 
 
-def passed(transcript: Transcript, parts: list[bytes]) -> bytes:
+def passed(transcript: ChatTranscript, parts: list[bytes]) -> bytes:
     return b"".join([*(transcript.take(part) for part in parts), transcript.rest()])
 
 
-def answer(transcript: Transcript) -> dict[str, Any]:
+def answer(transcript: ChatTranscript) -> dict[str, Any]:
     data = transcript.answer()
     assert data is not None
     values: dict[str, Any] = json.loads(data)
@@ -26,7 +27,7 @@ def answer(transcript: Transcript) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 10_000])
 def test_a_stream_is_passed_on_as_it_came_however_it_is_cut_into_pieces(size: int) -> None:
-    transcript = Transcript()
+    transcript = ChatTranscript()
 
     assert passed(transcript, [STREAM[at : at + size] for at in range(0, len(STREAM), size)]) == STREAM
 
@@ -45,14 +46,14 @@ def test_a_stream_is_passed_on_as_it_came_however_it_is_cut_into_pieces(size: in
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\r"])
 def test_lines_may_end_in_every_way_that_events_allow(ending: bytes) -> None:
-    data, transcript = STREAM.replace(b"\n", ending), Transcript()
+    data, transcript = STREAM.replace(b"\n", ending), ChatTranscript()
 
     assert passed(transcript, [data]) == data
     assert (transcript.usage, transcript.said) == (Usage(19, 9), 6)
 
 
 def test_the_usage_that_nobody_asked_for_is_read_and_not_passed_on() -> None:
-    transcript = Transcript(hides_usage=True)
+    transcript = ChatTranscript(hides_usage=True)
 
     assert passed(transcript, [STREAM]) == b"".join([*HELLO, DONE])
     assert transcript.usage == Usage(19, 9)
@@ -61,13 +62,13 @@ def test_the_usage_that_nobody_asked_for_is_read_and_not_passed_on() -> None:
 def test_usage_in_a_chunk_that_says_something_is_passed_on_all_the_same() -> None:
     data = chunk({"content": "a"}, usage=TOLD)
 
-    assert passed(transcript := Transcript(hides_usage=True), [data]) == data
+    assert passed(transcript := ChatTranscript(hides_usage=True), [data]) == data
     assert transcript.usage == Usage(19, 9)
 
 
 def test_whatever_is_no_chunk_is_passed_on_as_it_came() -> None:
     data = b': a comment\n\nevent: x\ndata: {"error": {"message": "m"}}\n\ndata: {nonsense\n\ndata: [1]\n\ndata\n\nlast'
-    transcript = Transcript(hides_usage=True)
+    transcript = ChatTranscript(hides_usage=True)
 
     assert passed(transcript, [data]) == data
     assert (transcript.answer(), transcript.usage, transcript.said) == (None, None, 0)
@@ -84,7 +85,7 @@ def test_nothing_that_a_chunk_may_hold_breaks_it() -> None:
     ]
     for choices in odd:
         data = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
-        assert passed(Transcript(), [data]) == data
+        assert passed(ChatTranscript(), [data]) == data
 
 
 def test_choices_and_calls_of_tools_are_put_together() -> None:
@@ -93,7 +94,7 @@ def test_choices_and_calls_of_tools_are_put_together() -> None:
         return b"data: " + json.dumps(body).encode() + b"\n\n"
 
     call = {"index": 0, "id": "call-1", "type": "function", "function": {"name": "draw", "arguments": ""}}
-    transcript = Transcript()
+    transcript = ChatTranscript()
     passed(
         transcript,
         [
@@ -115,8 +116,8 @@ def test_choices_and_calls_of_tools_are_put_together() -> None:
 
 
 def test_an_event_without_an_end_is_not_kept_for_ever() -> None:
-    transcript = Transcript()
-    for _ in range(4):
+    transcript = ChatTranscript()
+    for _ in range(33):
         assert transcript.take(b"x" * 1_000_000) == b""
 
     with pytest.raises(ValueError, match="an event of more than"):

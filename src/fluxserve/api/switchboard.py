@@ -1,4 +1,4 @@
-"""A chat completion from its hold to its settlement: what it may cost is held, an upstream is asked, and what it did
+"""A relayed request from its hold to its settlement: what it may cost is held, an upstream is asked, and what it did
 cost is settled before its end is told.
 
 1. hold       the most that it may cost, by the rule of `relay/counting.py`; durable before anybody is asked
@@ -12,12 +12,12 @@ A caller who hangs up stops the upstream, and pays for the prompt and for what w
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
-from pydantic_core import from_json
-from starlette.types import Message
+from starlette.types import Receive
 
+from fluxserve.api.waiting import HungUp, until_hung_up
 from fluxserve.domain.completion import Completion, CompletionEnding, NewCompletion, Unused, Usage, Used
 from fluxserve.domain.errors import (
     Abandoned,
@@ -29,7 +29,7 @@ from fluxserve.domain.errors import (
     UpstreamsFailed,
 )
 from fluxserve.domain.task import Repeatable, State
-from fluxserve.relay import Answer, Order, Prompt, Relay, Stream, Transcript, counted, said_in, usage_in
+from fluxserve.relay import MOST_KEPT, Answer, Order, Prompt, Relay, Stream, Transcript, counted, object_of
 from fluxserve.tasks import Caller, Completions
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,18 @@ SETTLE_SECONDS = 5.0  # that a caller waits for the settlement when the database
 AGAIN_SECONDS = 1.0
 
 
-class CallerLeft(Exception):
-    """Nobody is there to hear an answer."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to be relayed: what is sent, what its answer is read by, and the points that it may cost at most."""
+
+    order: Order
+    prompt: Prompt
+    transcript: Transcript
+    most: int
 
 
-class Chat:
-    """The completions that this server relays. Leases are renewed every `renew_every` seconds."""
+class Switchboard:
+    """What this server relays. Leases are renewed every `renew_every` seconds."""
 
     def __init__(self, *, relay: Relay, completions: Completions, renew_every: float) -> None:
         self.relay = relay
@@ -69,17 +75,14 @@ class Chat:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.relay.close()
 
-    async def begin(
-        self, order: Order, prompt: Prompt, most_output: int, caller: Caller, repeatable: Repeatable | None
-    ) -> "Talk":
+    async def begin(self, call: Call, caller: Caller, repeatable: Repeatable | None) -> "Talk":
         """Hold what it may cost. Raises `NotEnoughCredits`, `TooMany`, `InFlight` or `KeyReused`."""
         account_id = caller.account_id
         if self._of_one[account_id] >= MOST_OF_ONE:
             raise TooMany(
                 f"completions: {MOST_OF_ONE} of this account are under way, and no more may be", RETRY_AFTER_SECONDS
             )
-        most = order.route.rate.price(Usage(prompt.most_tokens, most_output))
-        asked = NewCompletion(account_id, order.route.model, most, caller.key_id, repeatable)
+        asked = NewCompletion(account_id, call.order.route.model, call.most, caller.key_id, repeatable)
         self._of_one[account_id] += 1
         try:
             completion = await self.completions.hold(asked)
@@ -90,7 +93,7 @@ class Chat:
             self._under_way[completion.id] = account_id
         else:
             self._forget(account_id)
-        return Talk(self, completion, order, prompt)
+        return Talk(self, completion, call)
 
     def settle(self, completion_id: str, ending: CompletionEnding) -> asyncio.Task[None]:
         """Goes on whatever becomes of the request."""
@@ -131,13 +134,13 @@ class Chat:
 class Talk:
     """One completion, under way within ``async with``. It ends once: whatever has not ended at its exit ends there."""
 
-    def __init__(self, chat: Chat, completion: Completion, order: Order, prompt: Prompt) -> None:
+    def __init__(self, switchboard: Switchboard, completion: Completion, call: Call) -> None:
         self.completion = completion
-        self.transcript = Transcript(hides_usage=not order.shows_usage)
-        self.seconds = order.seconds
-        self._chat = chat
-        self._order = order
-        self._prompt = prompt
+        self.transcript = call.transcript
+        self.seconds = call.order.seconds
+        self._switchboard = switchboard
+        self._order = call.order
+        self._prompt = call.prompt
         self._asking: asyncio.Task[Answer | Stream] | None = None
         self._is_over = completion.state is not State.PROCESSING
 
@@ -153,13 +156,14 @@ class Talk:
     async def give_up(self) -> None:
         """Its caller has hung up: the upstream is told to stop, and what was used is paid for."""
         await self._stop_asking()
-        await self.end(self._used(CancelledByCaller.code, "the caller hung up before it was whole"))
+        reason = "the caller hung up before it was whole"
+        await self.end(self._used(CancelledByCaller.code, reason))
 
     async def abandon(self) -> None:
         """We stop, or have a fault: what was not passed on costs nothing."""
         await self._stop_asking()
         reason = "the server stopped before it was whole"
-        is_begun = self.transcript.said > 0
+        is_begun = self.transcript.is_begun
         await self.end(self._used(Abandoned.code, reason) if is_begun else Unused(Abandoned.code, reason))
 
     async def _stop_asking(self) -> None:
@@ -181,15 +185,13 @@ class Talk:
             raise Refused("Idempotency-Key: this request was answered already, and its answer is kept no longer")
         return Answer(200, "application/json", self.completion.answer)
 
-    async def opened(
-        self, receive: Callable[[], Awaitable[Message]] | None, patience: float | None = None
-    ) -> Answer | Stream | None:
-        """What an upstream answers; None if it does not within `patience` seconds. Raises `CallerLeft` if that is heard
+    async def opened(self, receive: Receive | None, patience: float | None = None) -> Answer | Stream | None:
+        """What an upstream answers; None if it does not within `patience` seconds. Raises `HungUp` if that is heard
         from `receive` before, `UpstreamsFailed` or `TooMany`.
         """
         if self._asking is None:
-            self._asking = asyncio.create_task(self._chat.relay.ask(self._order))
-        leaving = asyncio.create_task(until_left(receive)) if receive else None
+            self._asking = asyncio.create_task(self._switchboard.relay.ask(self._order))
+        leaving = asyncio.create_task(until_hung_up(receive)) if receive else None
         try:
             awaited = {self._asking, leaving} if leaving else {self._asking}
             await asyncio.wait(awaited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -200,7 +202,7 @@ class Talk:
             asked, self._asking = self._asking, None
             return asked.result()
         if leaving is not None and leaving.done() and not leaving.cancelled():
-            raise CallerLeft
+            raise HungUp
         return None
 
     async def end_with(self, answer: Answer) -> None:
@@ -208,13 +210,13 @@ class Talk:
         if not answer.is_good:
             await self.end(Unused("refused_by_upstream", f"the upstream answered with status {answer.status}"))
             return
-        values = _values(answer.data)
-        said = len(answer.data) if values is None else said_in(values)
-        usage = usage_in(values) or Usage(self._prompt.tokens, counted(said))
-        await self.end(Used(usage, self._price(usage), None if values is None else answer.data))
+        self.transcript.read(answer.data)
+        is_kept = len(answer.data) <= MOST_KEPT and object_of(answer.data) is not None
+        await self.end(replace(self._used(), answer=answer.data if is_kept else None))
 
     def whole(self) -> Used:
-        return self._used(None, None)
+        """Its stream has ended."""
+        return self._used()
 
     def broken_off(self, reason: str) -> CompletionEnding:
         """Its upstream broke off within it."""
@@ -225,25 +227,9 @@ class Talk:
             return
         self._is_over = True
         # Not cancelled with the request, and not waited for without end.
-        await asyncio.wait({self._chat.settle(self.completion.id, ending)}, timeout=SETTLE_SECONDS)
+        await asyncio.wait({self._switchboard.settle(self.completion.id, ending)}, timeout=SETTLE_SECONDS)
 
-    def _used(self, code: str | None, message: str | None) -> Used:
-        usage = self.transcript.usage or Usage(self._prompt.tokens, counted(self.transcript.said))
-        return Used(usage, self._price(usage), self.transcript.answer(), code, message)
-
-    def _price(self, usage: Usage) -> int:
-        return self._order.route.rate.price(usage)
-
-
-async def until_left(receive: Callable[[], Awaitable[Message]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _values(data: bytes) -> Any:
-    """A JSON object; None if it is none."""
-    try:
-        values = from_json(data)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+    def _used(self, code: str | None = None, message: str | None = None) -> Used:
+        came = self.transcript
+        usage = came.usage or Usage(self._prompt.tokens, counted(came.said))
+        return Used(usage, self._order.route.rate.price(usage, came.pictures), came.answer(), code, message)

@@ -168,6 +168,9 @@ class PriceSettings(Group):
 
     price_fill_dev: int = Field(200_000, ge=0, description="Points for a picture of Segmind's flux-fill-dev.")
     price_gpt_4o_image: int = Field(200_000, ge=0, description="Points for a picture of gpt-4o-image.")
+    price_gpt_4o_image_without: int = Field(
+        6_600, ge=0, description="Points for an answer of gpt-4o-image that has no picture, where it is relayed."
+    )
     price_image_low: int = Field(110_000, ge=0, description="Points for a square picture of gpt-image-1, quality low.")
     price_image_low_oblong: int = Field(160_000, ge=0, description="The same, 1536x1024 or 1024x1536.")
     price_image_medium: int = Field(420_000, ge=0, description="The same as price_image_low, quality medium.")
@@ -294,9 +297,9 @@ class EngineSettings(Group):
 
 
 class UpstreamSettings(Group):
-    """A server that answers chat completions as OpenAI's does."""
+    """A server that answers as OpenAI's does."""
 
-    url: str = Field(description="Its address up to /chat/completions: https://api.openai.com/v1.")
+    url: str = Field(description="Its address before /chat/completions or /images: https://api.openai.com/v1.")
     key: SecretStr | None = Field(None, description="The key that it wants, sent as Authorization: Bearer.")
     connect_seconds: float = Field(5.0, gt=0, description="How long a connection to it may take.")
     first_byte_seconds: float = Field(
@@ -327,13 +330,25 @@ class UpstreamSettings(Group):
 
 
 class RelayedModelSettings(Group):
-    """A text model, and who answers for it."""
+    """A model, and who answers for it."""
 
     upstreams: tuple[str, ...] = Field(min_length=1, description="Names of upstreams, in the order they are tried.")
     upstream_model: str | None = Field(None, min_length=1, description="Its name there, if it is another.")
     input_usd: float = Field(0.0, ge=0, le=1e6, description="US$ for 1,000,000 tokens of a prompt.")
     output_usd: float = Field(0.0, ge=0, le=1e6, description="US$ for 1,000,000 tokens of a completion.")
-    minimum_usd: float = Field(0.0, ge=0, le=1e6, description="US$ that a completion costs at least.")
+    picture_usd: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="US$ for a picture. Unset: what one costs when it is drawn here, if that model is; 0 where tokens "
+        "have a price.",
+    )
+    minimum_usd: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="US$ that an answer costs at least. Unset: 0, and for gpt-4o-image price_gpt_4o_image_without.",
+    )
     most_output_tokens: int = Field(
         16_384, ge=1, description="Tokens that are paid for at most where a request does not say how many it wants."
     )
@@ -341,10 +356,10 @@ class RelayedModelSettings(Group):
 
 class RelaySettings(Group):
     upstreams: dict[str, UpstreamSettings] = Field(
-        {}, description="Servers that answer chat completions as OpenAI's does, by names of your own."
+        {}, description="Servers that answer as OpenAI's does, by names of your own."
     )
     relayed_models: dict[str, RelayedModelSettings] = Field(
-        {}, description="Text models by the names that callers use, each with the upstreams that answer for it."
+        {}, description="Models by the names that callers use, each with the upstreams that answer for it."
     )
 
     @field_validator("upstreams", "relayed_models", mode="before")

@@ -15,9 +15,9 @@ import uvicorn
 
 from fluxserve.api import Arrival, ArrivalRules, Context, Hosts, Inputs, Rates, Switchboard, create_app, refusal
 from fluxserve.api.dialects.piapi import webhook_body
-from fluxserve.config import EVERYWHERE, EngineSettings, RelaySettings, Settings
+from fluxserve.config import EVERYWHERE, EngineSettings, PriceSettings, RelayedModelSettings, RelaySettings, Settings
 from fluxserve.dispatch import Dispatcher, Upkeep
-from fluxserve.domain.catalog import LORA_FILES, Means, Quality, abilities, qualities_of
+from fluxserve.domain.catalog import LORA_FILES, PICTURE_KINDS, Means, Quality, abilities, product_of, qualities_of
 from fluxserve.domain.completion import Rate
 from fluxserve.domain.credits import points
 from fluxserve.domain.errors import InvalidInput
@@ -120,7 +120,7 @@ class Server:
             completions = Completions(database, lease_seconds=settings.queue.lease_seconds, check_room=room.check)
             upkeep = Upkeep(queue=queue, completions=completions, shelf=shelf, every=UPKEEP_EVERY)
             switchboard = Switchboard(
-                relay=Relay(_routes(settings.relay)),
+                relay=Relay(_routes(settings.relay, settings.price)),
                 completions=completions,
                 renew_every=settings.queue.lease_seconds / 3,
             )
@@ -325,7 +325,7 @@ def _lora_names(settings: EngineSettings) -> frozenset[str]:
     return frozenset(LORA_FILES[settings.family]) | {path.stem for path in own}
 
 
-def _routes(settings: RelaySettings) -> list[Route]:
+def _routes(settings: RelaySettings, prices: PriceSettings) -> list[Route]:
     upstreams = {
         name: Upstream(
             name,
@@ -342,9 +342,24 @@ def _routes(settings: RelaySettings) -> list[Route]:
         Route(
             model=name,
             upstreams=tuple(upstreams[upstream] for upstream in each.upstreams),
-            rate=Rate(points(each.input_usd), points(each.output_usd), points(each.minimum_usd)),
+            rate=rate_of(name, each, prices),
             upstream_model=each.upstream_model or name,
             most_output_tokens=each.most_output_tokens,
         )
         for name, each in settings.relayed_models.items()
     ]
+
+
+def rate_of(model: str, settings: RelayedModelSettings, prices: PriceSettings) -> Rate:
+    """A picture costs what one drawn here does, where nothing else is said."""
+    tokens = points(settings.input_usd), points(settings.output_usd)
+    minimum = prices.price_gpt_4o_image_without if model == "gpt-4o-image" else 0
+    if settings.minimum_usd is not None:
+        minimum = points(settings.minimum_usd)
+    if settings.picture_usd is not None:
+        pictures = dict.fromkeys(PICTURE_KINDS, points(settings.picture_usd))
+    elif any(tokens):
+        pictures = {}
+    else:
+        pictures = {kind: prices.of_products.get(product_of(model, kind), 0) for kind in PICTURE_KINDS}
+    return Rate(*tokens, minimum, pictures)

@@ -63,14 +63,21 @@ def tokens(text: str = "Hi", **fields: Any) -> int:
 
 @asynccontextmanager
 async def chat_door(
-    engine: Engine, folder: Path, *scripts: Say, rate: Rate = RATE, times: dict[str, float] | None = None, **more: Any
+    engine: Engine,
+    folder: Path,
+    *scripts: Say,
+    model: str = "a-text-model",
+    upstream_model: str | None = None,
+    rate: Rate = RATE,
+    times: dict[str, float] | None = None,
+    **more: Any,
 ) -> AsyncIterator[ChatDoor]:
-    """A door whose text model is answered for by one upstream for each of the scripts."""
+    """A door whose model is answered for by one upstream for each of the scripts."""
     async with AsyncExitStack() as stack:
         stubs = [await stack.enter_async_context(stub(script)) for script in scripts]
         upstreams = tuple(
             Upstream(f"upstream-{n}", each.url, KEY, **{**TIMES, **(times or {})}) for n, each in enumerate(stubs)
         )
-        routes = [Route("a-text-model", upstreams, rate, "a-text-model", MOST_OUTPUT)]
+        routes = [Route(model, upstreams, rate, upstream_model or model, MOST_OUTPUT)]
         door = await stack.enter_async_context(open_door(engine, folder, routes=routes, **more))
         yield ChatDoor(door, stubs)

@@ -1,6 +1,7 @@
 """The doors on a real queue, without workers: tasks wait for ever, or end as a test says."""
 
 import asyncio
+import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -136,6 +137,34 @@ class Door:
         _, key = await self.accounts.create_key(made.id)
         async with self.client_with(key) as client:
             yield client
+
+
+class Line:
+    """A caller's connection, as a server has it: the request is sent whole, and the caller hangs up when told to."""
+
+    def __init__(self, door: Door, path: str, body: dict[str, Any], **headers: str) -> None:
+        self._body: bytes | None = json.dumps(body).encode()
+        self.hung_up = asyncio.Event()
+        self.statuses: list[int] = []
+        told = {"Host": "fluxserve.test", "X-API-Key": KEY, **headers}
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "scheme": "http",
+            "method": "POST", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in told.items()],
+            "client": ("127.0.0.1", 1), "server": ("fluxserve.test", 80),
+        }  # fmt: skip
+        self.answered = asyncio.create_task(door.app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self.hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.statuses.append(message["status"])
 
 
 def _client(app: FastAPI, key: str | None) -> httpx.AsyncClient:

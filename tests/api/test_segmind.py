@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import re
 from io import BytesIO
 from typing import Any
@@ -17,7 +16,7 @@ from fluxserve.api.dialects.segmind.answers import HEADERS
 from fluxserve.domain.errors import Abandoned, CancelledByCaller, DrawingFailed, Expired, Flagged
 from fluxserve.domain.generation import Generation, Inpaint, images_of
 from fluxserve.domain.task import Errored, State, Task
-from tests.api.conftest import KEY, ORIGIN, Door, open_door
+from tests.api.conftest import KEY, ORIGIN, Door, Line, open_door
 from tests.api.test_unavailable import failing
 
 pytestmark = pytest.mark.anyio
@@ -552,33 +551,6 @@ async def _ended(door: Door, request_id: str) -> Task:
     return task
 
 
-class Line:
-    """A caller's connection: the request is sent whole, and the caller hangs up when told to."""
-
-    def __init__(self, door: Door, body: dict[str, Any], **headers: str) -> None:
-        self._body: bytes | None = json.dumps(body).encode()
-        self.hung_up = asyncio.Event()
-        self.statuses: list[int] = []
-        told = {"Host": "fluxserve.test", "X-API-Key": KEY, **headers}
-        scope = {
-            "type": "http", "method": "POST", "path": URL, "raw_path": URL.encode(), "query_string": b"",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in told.items()],
-            "client": ("127.0.0.1", 1), "server": ("fluxserve.test", 80), "scheme": "http", "http_version": "1.1",
-        }  # fmt: skip
-        self.answered = asyncio.create_task(door.app(scope, self._receive, self._send))
-
-    async def _receive(self) -> dict[str, Any]:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self.hung_up.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.statuses.append(message["status"])
-
-
 async def _only_task(door: Door) -> Task:
     while not (tasks := await door.queue.open_tasks(door.account_id)):
         await asyncio.sleep(0.01)
@@ -589,7 +561,7 @@ async def _only_task(door: Door) -> Task:
 @pytest.mark.parametrize("is_running", [False, True])
 async def test_who_hangs_up_cancels_the_task(each_door: Door, is_running: bool) -> None:
     door = each_door
-    line = Line(door, fill())
+    line = Line(door, URL, fill())
     task = await _only_task(door)
     held = await door.claimed(task.id) if is_running else None
     line.hung_up.set()
@@ -605,7 +577,7 @@ async def test_who_hangs_up_cancels_the_task(each_door: Door, is_running: bool) 
 
 
 async def test_a_named_request_goes_on_for_whoever_asks_again(door: Door) -> None:
-    line = Line(door, fill(seed=7), **{"Idempotency-Key": "my-request-1"})
+    line = Line(door, URL, fill(seed=7), **{"Idempotency-Key": "my-request-1"})
     task = await _only_task(door)
     line.hung_up.set()
     await asyncio.wait_for(line.answered, 5)

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy as np
 import openai
 import pytest
 from openai import OpenAI
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from tests.end_to_end.openai_pictures import hole, opened, photo
 from tests.end_to_end.serving import KEY, Server, running
 
 NODE_PROGRAM = Path(__file__).parent / "node" / "images.mjs"
@@ -31,26 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(server: Server) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
         yield client
-
-
-def opened(b64_json: str | None) -> Image.Image:
-    assert b64_json
-    image = Image.open(BytesIO(base64.b64decode(b64_json)))
-    image.load()
-    return image
-
-
-def photo(size: tuple[int, int] = (256, 256)) -> BytesIO:
-    image = Image.new("RGB", size, "blue")
-    ImageDraw.Draw(image).ellipse((64, 64, 192, 192), fill="red")
-    return named(image, "photo.png")
-
-
-def named(image: Image.Image, name: str) -> BytesIO:
-    file = BytesIO()
-    image.save(file, "PNG")
-    file.name, _ = name, file.seek(0)
-    return file
 
 
 def test_pictures_are_generated(client: OpenAI) -> None:
@@ -70,10 +50,8 @@ def test_pictures_are_generated(client: OpenAI) -> None:
 
 
 def test_a_picture_is_edited_where_the_mask_is_transparent(client: OpenAI) -> None:
-    hole = Image.new("RGBA", (256, 256), "black")
-    hole.paste((0, 0, 0, 0), (64, 64, 192, 192))
     answer = client.images.edit(
-        image=photo(), mask=named(hole, "mask.png"), prompt="a yellow circle", model="gpt-image-1", quality="low",
+        image=photo(), mask=hole(), prompt="a yellow circle", model="gpt-image-1", quality="low",
         output_format="webp",
     )  # fmt: skip
 
@@ -148,10 +126,8 @@ def test_a_conversation_is_answered_with_a_picture_and_goes_on_from_it(client: O
     assert green > max(red, blue)
 
 
-def test_the_node_sdk_generates_edits_and_streams(server: Server) -> None:
-    hole = Image.new("RGBA", (256, 256), "black")
-    hole.paste((0, 0, 0, 0), (64, 64, 192, 192))
-    pictures = [base64.b64encode(file.getvalue()).decode() for file in (photo(), named(hole, "mask.png"))]
+def test_the_node_sdk_generates_edits_streams_and_chats(server: Server) -> None:
+    pictures = [base64.b64encode(file.getvalue()).decode() for file in (photo(), hole())]
     node = Path(sys.executable).with_name("node")
     ended = subprocess.run(
         [node, NODE_PROGRAM, f"{server.url}/v1", KEY, *pictures], capture_output=True, text=True, check=False
@@ -160,10 +136,13 @@ def test_the_node_sdk_generates_edits_and_streams(server: Server) -> None:
     told = json.loads(ended.stdout)
 
     assert {opened(told[name]).size for name in ("generated", "edited", "together")} == {(256, 256)}
-    assert [event["type"] for event in told["events"]] == [
-        "image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"
-    ]  # fmt: skip
-    assert {opened(event["picture"]).size for event in told["events"]} == {(256, 256)}
+    for looks, events in enumerate(told["streams"], 1):
+        assert [event["type"].removeprefix("image_generation.") for event in events] == [
+            *looks * ["partial_image"], "completed"
+        ]  # fmt: skip
+        assert {opened(event["picture"]).size for event in events} == {(256, 256)}
+    for said in (told["answered"], told["said"]):
+        assert re.search(rf"!\[picture\]\({server.url}/files/", said)
     assert told["refused"] == {"kind": "BadRequestError", "code": "invalid_value"}
     assert told["unknown"] == {"kind": "AuthenticationError", "code": "invalid_api_key"}
 

@@ -149,6 +149,17 @@ HELLO = (
 )
 
 
+def pictures(*texts: str, **more: Any) -> bytes:
+    """An answer of the Images API."""
+    return json.dumps({"created": 1, "data": [{"b64_json": text} for text in texts], **more}).encode()
+
+
+def look(name: str, text: str, **more: Any) -> bytes:
+    """An event of the Images API: "partial_image" or "completed"."""
+    values = {"type": f"image_generation.{name}", "b64_json": text, "created_at": 1, **more}
+    return f"event: image_generation.{name}\ndata: {json.dumps(values)}\n\n".encode()
+
+
 def stream(*parts: bytes, gap: float = 0.0, is_cut: bool = False, hangs: bool = False) -> Say:
     """Pieces of a stream, `gap` seconds between them; then its end, or no end, or nothing for ever."""
 

@@ -109,15 +109,24 @@ def checked(model: type[M], values: object) -> M:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """Of a form."""
+
+    data: bytes
+    name: str
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
-    """What a multipart form says: its texts, the last of each name, and the bytes of its files."""
+    """What a multipart form says: its texts, the last of each name, and its files."""
 
     texts: dict[str, str]
-    files: dict[str, list[bytes]]
+    files: dict[str, list[File]]
 
     def digest(self) -> dict[str, Any]:
         """What tells it from another, small."""
-        files = {name: [hashlib.sha256(file).hexdigest() for file in each] for name, each in self.files.items()}
+        files = {name: [hashlib.sha256(file.data).hexdigest() for file in each] for name, each in self.files.items()}
         return {"texts": self.texts, "files": files}
 
 
@@ -146,7 +155,7 @@ async def read_form(request: Request, largest: int) -> Form:
         raise InvalidInput("Content-Type", kind, "allowed is multipart/form-data")
     parser = _FormParser(request.headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=largest)
     texts: dict[str, str] = {}
-    files: dict[str, list[bytes]] = {}
+    files: dict[str, list[File]] = {}
     try:
         parsed = await parser.parse()
         if not parser.has_ended:
@@ -155,7 +164,8 @@ async def read_form(request: Request, largest: int) -> Form:
             if isinstance(value, str):
                 texts[name] = value
             else:
-                files.setdefault(name, []).append(await value.read())
+                file = File(await value.read(), value.filename or name, value.content_type or "")
+                files.setdefault(name, []).append(file)
     except (MultiPartException, FormParserError, KeyError, ValueError) as error:
         raise InvalidInput(
             "body", body[:40].decode(errors="replace"), f"it must be a multipart form: {error}"

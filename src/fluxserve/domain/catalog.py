@@ -95,6 +95,16 @@ MODELS: dict[str, Model] = {
 
 Quality = Literal["low", "medium", "high"]
 PictureKind = tuple[Quality, bool]  # what pictures of OpenAI's are priced by: the quality, and whether it is oblong
+PICTURE_KINDS: tuple[PictureKind, ...] = tuple(
+    (quality, is_oblong) for quality in get_args(Quality) for is_oblong in (False, True)
+)
+PRICED_BY_KIND = "gpt-image-1"  # the one model that is
+
+
+def product_of(model: str, kind: PictureKind) -> str:
+    """What a picture of a model of OpenAI's is sold as."""
+    quality, is_oblong = kind
+    return f"{model} {quality}{' oblong' if is_oblong else ''}" if model == PRICED_BY_KIND else model
 
 
 @dataclass(frozen=True, slots=True)

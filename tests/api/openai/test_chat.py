@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 
 from fluxserve.api.dialects.openai.relayed import COMMENT
 from fluxserve.domain.completion import Rate
-from tests.api.chatting import CREDIT, MOST_OUTPUT, ChatDoor, chat_door, question, tokens
+from tests.api.chatting import CREDIT, MOST_OUTPUT, chat_door, question, tokens
+from tests.api.conftest import Line
 from tests.relay.upstream import (
     DONE,
     HELLO,
@@ -32,6 +33,7 @@ from tests.relay.upstream import (
 
 pytestmark = pytest.mark.anyio
 
+CHAT = "/v1/chat/completions"
 TOLD = usage(19, 9)
 PRICE = 19 + 4 * 9
 COUNTED = tokens() + 4 * 2  # "Hello!" is two tokens
@@ -165,7 +167,10 @@ async def test_who_hangs_up_stops_the_upstream_and_pays_for_what_was_used(
 ) -> None:
     times = {"first_byte_seconds": 60.0, "gap_seconds": 60.0, "answer_seconds": 60.0}
     async with chat_door(sqlite, tmp_path, say, times=times) as chat:
-        await _ask_and_leave(chat, question(**fields), after=0.5)
+        line = Line(chat.door, CHAT, question(**fields))
+        await asyncio.sleep(0.5)
+        line.hung_up.set()
+        await line.answered
 
         assert await chat.settled() == price
         async with asyncio.timeout(5):
@@ -176,56 +181,19 @@ async def test_who_hangs_up_stops_the_upstream_and_pays_for_what_was_used(
 async def test_a_call_with_an_idempotency_key_goes_on_when_its_caller_leaves(sqlite: Engine, tmp_path: Path) -> None:
     said = completion(usage=TOLD)
     async with chat_door(sqlite, tmp_path, late(0.5, whole(said))) as chat:
-        goes_on = await _ask_and_leave(chat, question(), after=0.1, key="again")
+        line = Line(chat.door, CHAT, question(), **{"Idempotency-Key": "again"})
+        await asyncio.sleep(0.1)
+        line.hung_up.set()
         early = await chat.ask(headers={"Idempotency-Key": "again"})
         assert (early.status_code, early.headers["retry-after"]) == (409, "1")
         assert await chat.settled() == PRICE
-        await goes_on
+        await line.answered
 
         answer = await chat.ask(headers={"Idempotency-Key": "again"})
 
         assert (answer.status_code, answer.content) == (200, said)
         assert await chat.points() == (PRICE, 0)
         assert len(chat.upstreams[0].heard) == 1
-
-
-async def _ask_and_leave(
-    chat: ChatDoor, body: dict[str, Any], *, after: float, key: str | None = None
-) -> asyncio.Task[None]:
-    """As a server tells an app of it."""
-    left = asyncio.Event()
-    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
-
-    async def receive() -> dict[str, Any]:
-        if messages:
-            return messages.pop()
-        await left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(_message: Any) -> None:
-        pass
-
-    headers = {"host": "fluxserve.test", "x-api-key": "the-key-of-the-tests"} | (
-        {"idempotency-key": key} if key else {}
-    )
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/chat/completions",
-        "raw_path": b"/v1/chat/completions",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        "client": ("127.0.0.1", 1),
-        "server": ("fluxserve.test", 80),
-        "scheme": "http",
-    }
-    asking = asyncio.create_task(chat.door.app(scope, receive, send))
-    await asyncio.sleep(after)
-    left.set()
-    if key is None:
-        await asking
-    return asking
 
 
 async def test_while_nothing_comes_a_comment_says_so_and_an_error_comes_within_the_stream(

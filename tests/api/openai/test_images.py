@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from fluxserve.domain.generation import Edit, Inpaint, TextToImage
 from fluxserve.domain.task import Completed, Errored, Output, State, Task
 from fluxserve.tasks import Held
-from tests.api.conftest import KEY, Door, open_door
+from tests.api.conftest import Door, Line, open_door
 
 pytestmark = pytest.mark.anyio
 
@@ -361,36 +361,10 @@ async def test_a_stream_of_an_edit_has_names_of_its_own_and_tells_of_failure(doo
 
 async def hung_up(door: Door, *, stream: bool, **headers: str) -> Held:
     """A request whose caller hangs up once it is being drawn; what of it a worker then holds."""
-    hangs_up, body = asyncio.Event(), json.dumps({"prompt": "a cat", "stream": stream}).encode()
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> dict[str, Any]:
-        if messages:
-            return messages.pop()
-        await hangs_up.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(_message: Any) -> None:
-        return
-
-    told = {"host": "fluxserve.test", "x-api-key": KEY, **headers}
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn's
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": GENERATE,
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in told.items()],
-        "client": ("127.0.0.1", 1),
-        "server": ("fluxserve.test", 80),
-    }
-    calling = asyncio.ensure_future(door.app(scope, receive, send))
+    line = Line(door, GENERATE, {"prompt": "a cat", "stream": stream}, **headers)
     held = await taken_up(door)
-    hangs_up.set()
-    await asyncio.wait_for(calling, 5)
+    line.hung_up.set()
+    await asyncio.wait_for(line.answered, 5)
     return held
 
 
@@ -409,7 +383,7 @@ async def test_who_hangs_up_cancels_and_pays_nothing(door: Door, stream: bool) -
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_may_ask_again_does_not_cancel_by_hanging_up(door: Door, stream: bool) -> None:
-    held = await hung_up(door, stream=stream, idempotency_key="a name of the caller's own")
+    held = await hung_up(door, stream=stream, **{"Idempotency-Key": "a name of the caller's own"})
 
     assert await door.queue.wished_cancelled() == []
     assert (await task_of(door, held)).state is State.PROCESSING

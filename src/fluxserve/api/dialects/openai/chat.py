@@ -17,7 +17,6 @@ from fluxserve.api.dialects.openai.relayed import relayed
 from fluxserve.api.reading import caller_of, read_bytes, repeatable_of
 from fluxserve.api.repeats import InHand
 from fluxserve.domain.catalog import MODELS
-from fluxserve.domain.errors import InvalidInput
 
 LARGE_BYTES = 2**18  # of a body that takes a while to be looked through
 
@@ -74,9 +73,7 @@ def create_chat_app(context: Context) -> FastAPI:
             with in_hand.taking(caller.account_id, repeatable):
                 task = await submitted(context, caller, asked.request.messages, repeatable)
             return await drawn(context, request, task, is_stream=asked.is_stream)
-        if repeatable and asked.is_stream:
-            raise InvalidInput("Idempotency-Key", repeatable.key, "allowed is one without stream")
         call = asked.call(switchboard.relay.route(asked.request.model))
-        return await relayed(await switchboard.begin(call, caller, repeatable), request, is_stream=asked.is_stream)
+        return await relayed(switchboard, call, request, caller, repeatable)
 
     return app

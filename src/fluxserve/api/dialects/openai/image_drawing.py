@@ -8,7 +8,7 @@ from fluxserve.api.dialects.openai.image_requests import OWN_MODELS, SIZES, Aske
 from fluxserve.api.dialects.openai.usage import usage
 from fluxserve.api.inputs import Inputs
 from fluxserve.api.submitting import seed_of
-from fluxserve.domain.catalog import MODELS, USUAL, Means, Quality, Usual
+from fluxserve.domain.catalog import MODELS, USUAL, Means, Quality, Usual, product_of
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import Edit, Generation, Inpaint, Kind, TextToImage
 from fluxserve.storage import Fit
@@ -59,7 +59,8 @@ async def to_drawing(
         "size": f"{size[0]}x{size[1]}",
         "usage": usage(asked.prompt, seen, asked.drawn_quality, size, generation.count),
     }
-    return Drawing(generation, _product(asked, generation), answer)
+    product = product_of(asked.drawn_model, (asked.drawn_quality, size[0] != size[1]))
+    return Drawing(generation, product, answer)
 
 
 async def _painted(asked: Asked, files: Files, account_id: str, inputs: Inputs) -> tuple[Kind, tuple[int, int]]:
@@ -99,15 +100,6 @@ def _generation(asked: Asked, kind: Kind, size: tuple[int, int], qualities: Mapp
         quality=BEST_QUALITY if asked.output_compression is None else asked.output_compression,
         previews=asked.partial_images or 0,
     )
-
-
-def _product(asked: Asked, generation: Generation) -> str:
-    """What it is priced as."""
-    name = asked.drawn_model
-    if name == "gpt-4o-image" or name not in OWN_MODELS:
-        return name
-    shape = "" if generation.width == generation.height else " oblong"
-    return f"{name} {asked.drawn_quality}{shape}"
 
 
 def nearest_size(width: int, height: int) -> tuple[int, int]:

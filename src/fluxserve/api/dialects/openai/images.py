@@ -1,6 +1,6 @@
 """The Images API: pictures from words, and from other pictures.
 
-Each request is a task, submitted and waited for; a caller who hangs up cancels it.
+Each request is a task, submitted and waited for; or, where the settings name upstreams for its model, it is relayed.
 """
 
 from typing import Any
@@ -10,11 +10,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fluxserve.api.context import Context
 from fluxserve.api.describing import KEY_SCHEMA, body_of, headers
+from fluxserve.api.dialects.openai import image_relay
 from fluxserve.api.dialects.openai.answers import STREAMED, TASK_ID, failure, sub_app
 from fluxserve.api.dialects.openai.image_drawing import Files, to_drawing
 from fluxserve.api.dialects.openai.image_requests import MOST_IMAGES, Asked, EditImage, GenerateImage, form_schema
 from fluxserve.api.dialects.openai.image_stream import answer_of, events, in_base64
-from fluxserve.api.reading import Form, caller_of, checked, read_body, read_form, repeatable_of
+from fluxserve.api.dialects.openai.relayed import relayed
+from fluxserve.api.reading import Form, caller_of, checked, object_in, read_bytes, read_form, repeatable_of
 from fluxserve.api.repeats import InHand
 from fluxserve.api.submitting import submit
 from fluxserve.api.waiting import NOBODY_HEARS, HungUp, held_until_ended, told_meanwhile
@@ -53,7 +55,7 @@ PICTURES: dict[int | str, dict[str, Any]] = {
 def create_images_app(context: Context) -> FastAPI:
     """The sub-application for everything under /v1/images."""
     app = sub_app("OpenAI's Images API", ABOUT)
-    in_hand = InHand()
+    switchboard, in_hand = context.switchboard, InHand()
 
     @app.post(
         "/generations",
@@ -64,9 +66,13 @@ def create_images_app(context: Context) -> FastAPI:
     )
     async def generate(request: Request) -> Response:
         caller = await caller_of(request, context)
-        values = await read_body(request, context.largest_body)
-        asked = checked(GenerateImage, values)
-        return await answered(request, caller, asked, None, repeatable_of(request, values))
+        body = await read_bytes(request, context.largest_body)
+        values = object_in(body)
+        repeatable = repeatable_of(request, values)
+        if route := image_relay.route_of(switchboard.relay, values):
+            call = image_relay.generation(route, body, values)
+            return await relayed(switchboard, call, request, caller, repeatable)
+        return await drawn(request, caller, checked(GenerateImage, values), None, repeatable)
 
     @app.post(
         "/edits",
@@ -78,10 +84,12 @@ def create_images_app(context: Context) -> FastAPI:
     async def edit(request: Request) -> Response:
         caller = await caller_of(request, context)
         form = await read_form(request, context.largest_body)
-        asked, files = checked(EditImage, form.texts), _files(form)
-        return await answered(request, caller, asked, files, repeatable_of(request, form.digest()))
+        repeatable = repeatable_of(request, form.digest())
+        if route := image_relay.route_of(switchboard.relay, form.texts):
+            return await relayed(switchboard, image_relay.edit(route, form), request, caller, repeatable)
+        return await drawn(request, caller, checked(EditImage, form.texts), _files(form), repeatable)
 
-    async def answered(
+    async def drawn(
         request: Request, caller: Caller, asked: Asked, files: Files | None, repeatable: Repeatable | None
     ) -> Response:
         asked.check()
@@ -141,4 +149,4 @@ def _files(form: Form) -> Files:
         raise InvalidInput("image", f"{len(images)} files", f"allowed are 1 to {MOST_IMAGES}, as image or image[]")
     if len(masks) > 1:
         raise InvalidInput("mask", f"{len(masks)} files", "allowed is one")
-    return Files(tuple(images), masks[0] if masks else None)
+    return Files(tuple(image.data for image in images), masks[0].data if masks else None)

@@ -9,10 +9,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fluxserve.api.dialects.openai.answers import COMMENT_SECONDS, STREAMED, TASK_ID, error_event, refusal
-from fluxserve.api.switchboard import Talk
+from fluxserve.api.switchboard import Call, Switchboard, Talk
 from fluxserve.api.waiting import NOBODY_HEARS, HungUp, until_hung_up
-from fluxserve.domain.errors import FluxserveError, TooMany, UpstreamsFailed
+from fluxserve.domain.errors import FluxserveError, InvalidInput, TooMany, UpstreamsFailed
+from fluxserve.domain.task import Repeatable
 from fluxserve.relay import Answer, BrokenOffError, Stream
+from fluxserve.tasks import Caller
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +24,20 @@ TOO_LONG = UpstreamsFailed("model: the answer took longer than is allowed; what 
 BROKEN_OFF = UpstreamsFailed("model: the answer broke off; what came of it is what was charged")
 
 
-async def relayed(talk: Talk, request: Request, *, is_stream: bool) -> Response:
-    """The answer to `request`. One that has a key is asked for again by its caller, so it goes on though they leave."""
+async def relayed(
+    switchboard: Switchboard, call: Call, request: Request, caller: Caller, repeatable: Repeatable | None
+) -> Response:
+    """What an upstream answers. Who has named a request may send it again, so it goes on though its caller leaves."""
+    is_stream = call.order.request.is_stream
+    if repeatable and is_stream:
+        raise InvalidInput("Idempotency-Key", repeatable.key, "allowed is one without stream")
+    talk = await switchboard.begin(call, caller, repeatable)
     told = {TASK_ID: talk.completion.id}
-    can_leave = "idempotency-key" not in request.headers
     opened: Answer | Stream | None
     if (opened := talk.answer_before()) is None:
         try:
             opened = await talk.opened(
-                request.receive if can_leave else None, patience=COMMENT_SECONDS if is_stream else None
+                None if repeatable else request.receive, patience=COMMENT_SECONDS if is_stream else None
             )
         except HungUp:
             await talk.give_up()

@@ -18,6 +18,7 @@ BASE, A_TILE = 65, 129
 SQUARE = {"low": 272, "medium": 1056, "high": 4160}
 TALL = {"low": 408, "medium": 1584, "high": 6240}
 WIDE = {"low": 400, "medium": 1568, "high": 6208}
+MOST_OUTPUT_TOKENS = TALL["high"]  # of one picture
 
 
 def usage(

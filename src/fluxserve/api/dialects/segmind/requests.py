@@ -82,8 +82,8 @@ def form_values(form: Form) -> dict[str, Any]:
     for name, files in form.files.items():
         if len(files) > 1:
             raise InvalidInput(name, f"{len(files)} files", "allowed is one")
-        if files[0]:
-            values[name] = files[0]
+        if files[0].data:
+            values[name] = files[0].data
     return values
 
 

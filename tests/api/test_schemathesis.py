@@ -105,6 +105,7 @@ def opened(engine: Engine, folder: Path) -> Iterator[House]:
                 "account_id": account.id,
                 "key_id": key.id,
                 "name": f"{'a' * 32}.png",
+                "model": "gpt-image-1",
             }
 
         with portal.wrap_async_context_manager(door.client_with(None)) as client:

@@ -45,6 +45,7 @@ OPERATIONS = {
     ("GET", "/api/open/tasks/histories"): 200,
     ("POST", "/v1/chat/completions"): 200,
     ("GET", "/v1/models"): 200,
+    ("GET", "/v1/models/{model}"): 404,
     ("POST", "/v1/flux-fill-dev"): 504,  # it is accepted, and nobody draws it here
     ("POST", "/v2/flux-fill-dev"): 200,
     ("GET", "/v2/requests/{request_id}"): 404,
@@ -72,10 +73,10 @@ OPERATIONS = {
 # Every parameter and field of a body that could name something of somebody's; those of a picture can name an upload.
 IDS = {
     "name", "task_id", "request_id", "account_id", "key_id", "Idempotency-Key", "input", "file_data", "image",
-    "image[]", "mask",
+    "image[]", "mask", "model",
 }  # fmt: skip
 NO_IDS = {
-    "model", "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
+    "task_type", "config", "page", "page_size", "start_time", "end_time", "created_before", "file_name",
     "messages", "stream_options", "max_tokens", "max_completion_tokens", "X-Deadline-Seconds", "Last-Event-ID",
     "credits_usd", "max_concurrent", "usd", "prompt", "n", "size", "quality", "background", "moderation",
     "output_format", "output_compression", "stream", "partial_images", "input_fidelity", "guidance", "megapixels",

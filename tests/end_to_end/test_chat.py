@@ -84,6 +84,9 @@ def test_the_models_are_listed(house: House) -> None:
     names = [model.id for model in house.client.models.list()]
     assert names[:2] == ["nonsense", "nobody"]
     assert {"gpt-image-1", "gpt-4o-image", "flux1-schnell"} < set(names)
+    assert house.client.models.retrieve("nonsense").id == "nonsense"
+    with pytest.raises(openai.NotFoundError):
+        house.client.models.retrieve("gpt-9")
 
 
 def test_refusals_are_the_exceptions_that_programs_know(house: House) -> None:

@@ -2,24 +2,19 @@
 
 import base64
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
 
 import httpx2 as httpx
 import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from tests.end_to_end import pages
+from tests.end_to_end.programs import on_page, on_the_web, python, shell, told
 from tests.end_to_end.serving import KEY, Server, running, until
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAINTED = (330, 300, 690, 760)
 
 # As the vendor's page has it, but for host, key and the addresses of the pictures. Its `false` is JSON's and no name in
@@ -75,16 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def web(folder: Path) -> Iterator[str]:
-    """The address where the pictures of `folder` are."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with on_the_web(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +79,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("segmind") / "data"
     with running(folder, FLUXSERVE_FETCH_NETWORKS="127.0.0.1/32") as server:
         yield server
-
-
-def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A program of its own, which knows nothing of ours."""
-    return subprocess.run(
-        [sys.executable, "-I", "-c", program], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def sample(server: Server, web: str) -> str:
@@ -130,7 +110,7 @@ def test_the_vendors_program_runs_as_it_is_where_it_accepts_json(
     server: Server, web: str, folder: Path, tmp_path: Path
 ) -> None:
     ours = '"Accept": "application/json",\n "x-api-key"'
-    ran = run(sample(server, web).replace('"x-api-key"', ours), folder)
+    ran = python(sample(server, web).replace('"x-api-key"', ours), folder)
 
     assert ran.returncode == 0, ran.stderr
     (text,) = re.findall(r'"image": "([^"]+)"', ran.stdout)
@@ -148,7 +128,7 @@ def test_the_vendors_program_gets_a_picture_in_each_format(
     program = program.replace(" result = response.json()\n print(json.dumps(result, indent=2))", (
         f" open({str(tmp_path / 'picture')!r}, 'wb').write(response.content)\n print(dict(response.headers))"
     ))  # fmt: skip
-    ran = run(program, folder)
+    ran = python(program, folder)
 
     assert ran.returncode == 0, ran.stderr
     headers = {name.lower(): value for name, value in re.findall(r"'([\w-]+)': '([^']*)'", ran.stdout)}
@@ -212,33 +192,23 @@ def _png(image: Image.Image) -> bytes:
 # ---------------------------------------------------------------- our own page
 
 
-PAGE = (DOCS / "segmind.md").read_text()
-
-
-@pytest.mark.parametrize("program", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+@pytest.mark.parametrize("program", on_page("segmind.md", "python"))
 def test_every_program_on_our_page_runs(server: Server, folder: Path, tmp_path: Path, program: str) -> None:
     for name in ("image.png", "mask.png"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    told = program.replace("http://127.0.0.1:8000", server.url).replace("YOUR_KEY", KEY)
-    ran = run(told, tmp_path)
+    ran = python(told(program, server), tmp_path)
 
-    assert told != program
     assert ran.returncode == 0, ran.stderr
     assert opened((tmp_path / "filled.jpg").read_bytes()).size == (1024, 1024)
 
 
-@pytest.mark.parametrize("command", re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL))
+@pytest.mark.parametrize("command", on_page("segmind.md", "bash"))
 def test_every_command_on_our_page_runs(server: Server, folder: Path, tmp_path: Path, command: str) -> None:
     for name in ("image.png", "mask.png"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    request_id = _completed(server)
-    told = command.replace("http://127.0.0.1:8000", server.url).replace("https://example.com/", "")
-    ran = subprocess.run(
-        ["bash", "-euc", told], cwd=tmp_path, env={"KEY": KEY, "REQUEST_ID": request_id, "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    mended = told(command, server).replace("https://example.com/", "")
+    ran = shell(mended, tmp_path, KEY=KEY, REQUEST_ID=_completed(server))
 
-    assert told != command
     assert ran.returncode == 0, ran.stderr
     assert '"error"' not in ran.stdout, ran.stdout
 

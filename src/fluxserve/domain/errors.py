@@ -86,6 +86,9 @@ class NotFound(Refused):
 class UnknownModel(NotFound):
     code = "unknown_model"
 
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model: there is no {shown(model)}; GET /v1/models lists those that there are")
+
 
 class TooLarge(Refused):
     code = "too_large"

@@ -58,7 +58,7 @@ class Relay:
     def route(self, model: str) -> Route:
         """Raises `UnknownModel`."""
         if (route := self.find(model)) is None:
-            raise UnknownModel(f"model: there is no {shown(model)}; GET /v1/models lists those that there are")
+            raise UnknownModel(model)
         return route
 
     async def ask(self, order: Order) -> Answer | Stream:

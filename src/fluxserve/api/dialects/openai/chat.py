@@ -17,6 +17,7 @@ from fluxserve.api.dialects.openai.relayed import relayed
 from fluxserve.api.reading import caller_of, read_bytes, repeatable_of
 from fluxserve.api.repeats import InHand
 from fluxserve.domain.catalog import MODELS
+from fluxserve.domain.errors import UnknownModel
 
 LARGE_BYTES = 2**18  # of a body that takes a while to be looked through
 
@@ -50,12 +51,22 @@ def create_chat_app(context: Context) -> FastAPI:
     app = sub_app("OpenAI's API", ABOUT)
     switchboard, began, in_hand = context.switchboard, int(time.time()), InHand()
 
+    names = tuple(dict.fromkeys([*switchboard.relay.models, *OWN_MODELS, *MODELS]))
+
     @app.get("/models", summary="The models that there are")
     async def models(request: Request) -> JSONResponse:
         await caller_of(request, context)
-        names = dict.fromkeys([*switchboard.relay.models, *OWN_MODELS, *MODELS])
-        data = [{"id": name, "object": "model", "created": began, "owned_by": "fluxserve"} for name in names]
-        return JSONResponse({"object": "list", "data": data})
+        return JSONResponse({"object": "list", "data": [told_of(name) for name in names]})
+
+    @app.get("/models/{model:path}", summary="One of them")
+    async def model(model: str, request: Request) -> JSONResponse:
+        await caller_of(request, context)
+        if model not in names:
+            raise UnknownModel(model)
+        return JSONResponse(told_of(model))
+
+    def told_of(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": began, "owned_by": "fluxserve"}
 
     @app.post(
         "/chat/completions",

@@ -3,9 +3,9 @@
     python -m benchmarks.relay [--seconds 5] [--rounds 3] [--sides bare,ours,litellm,portkey]
 
     bare      the upstream itself: it answers at once with the same words (benchmarks/upstream.py)
-    ours      fluxserve; keys, credits held and settled by two durable commits, and every answer kept
+    ours      fluxserve; keys, credits held and settled by two commits, the second durable, and every answer kept
     litellm   LiteLLM's proxy, without a database
-    portkey   Portkey's gateway (Node.js)
+    portkey   Portkey's gateway, in Node.js
 
 Each side is asked for a whole answer and for a stream, with a body of 2 KB, and of 1.4 MB as a picture makes it: by one
 caller for the time of a call, and by several for how many there can be. A stream's time is that to its end, and to its
@@ -111,7 +111,8 @@ def main() -> None:
     notes = [
         f"Medians of {chosen.rounds} rounds of {chosen.seconds:g} s, in which the sides take turns; percentiles over "
         "all rounds. What is added is a percentile less the bare upstream's.",
-        "Ours holds and settles each call by two durable commits and keeps its answer; the others keep nothing.",
+        "Ours holds and settles each call by two commits, the second durable, and keeps its answer; the others keep "
+        "nothing.",
     ]
     Result("relay", figures(seen), notes, machine).show_and_write(chosen.results)
 
@@ -212,7 +213,11 @@ def portkey(folder: Path, url: str) -> Iterator[Door]:
     programs, port = peers.install_of_node("@portkey-ai/gateway"), free_port()
     command = [str(programs / "gateway"), f"--port={port}", "--headless"]
     # It takes addresses on the machine itself only if they are listed.
-    environment = {"TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost", "NODE_ENV": "production"}
+    environment = {
+        "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost",
+        "NODE_ENV": "production",
+        "PATH": peers.WITH_NODE,
+    }
     with served(command, f"http://127.0.0.1:{port}/", environment, folder):
         more = f"\r\nx-portkey-provider: openai\r\nx-portkey-custom-host: {url}"
         yield Door(f"http://127.0.0.1:{port}", MODEL, ("none",), more)

@@ -4,6 +4,8 @@
 runs in procrastinate's environment and prints its figures as JSON.
 """
 
+import json
+import os
 import subprocess
 import sys
 import venv
@@ -12,7 +14,11 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / ".peers"  # not in the repository
 VERSIONS = {"bentoml": "1.4.40", "cog": "0.23.1", "litellm": "1.100.0", "procrastinate": "3.10.0"}
 EXTRAS = {"litellm": "[proxy]"}
+PROGRAMS = Path(sys.executable).parent
+WITH_NODE = f"{PROGRAMS}:{os.environ['PATH']}"
 OF_NODE = {"@portkey-ai/gateway": "1.15.2"}
+# With a newer one, which npm would choose, it answers streams with 500: its issue 1389.
+INSTEAD = {"@portkey-ai/gateway": {"@hono/node-server": "1.13.8"}}
 
 
 def install(name: str) -> Path:
@@ -32,22 +38,15 @@ def install(name: str) -> Path:
 
 
 def install_of_node(name: str) -> Path:
-    """The same of a package that runs in Node.js, which must be there already."""
+    """The same of a package that runs in Node.js; which is that of our own tests."""
     home = FOLDER / f"{name.replace('/', '-')}-{OF_NODE[name]}"
     ready = home / "ready"
     if not ready.exists():
         print(f"setting up {name} {OF_NODE[name]}", file=sys.stderr, flush=True)
         home.mkdir(parents=True, exist_ok=True)
-        command = [
-            "npm",
-            "install",
-            "--silent",
-            "--no-fund",
-            "--no-audit",
-            "--prefix",
-            str(home),
-            f"{name}@{OF_NODE[name]}",
-        ]
-        subprocess.run(command, check=True)
+        package = {"dependencies": {name: OF_NODE[name]}, "overrides": INSTEAD.get(name, {})}
+        (home / "package.json").write_text(json.dumps(package))
+        command = [str(PROGRAMS / "npm"), "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(home)]
+        subprocess.run(command, env={**os.environ, "PATH": WITH_NODE}, check=True)
         ready.touch()
     return home / "node_modules" / ".bin"

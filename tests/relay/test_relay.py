@@ -69,9 +69,11 @@ async def relayed(*scripts: Say, **more: Any) -> AsyncIterator[tuple[Relay, list
 async def all_of(opened: Answer | Stream) -> bytes:
     assert isinstance(opened, Stream)
     parts = []
-    while part := await opened.next():
-        parts.append(part)
-    await opened.close()
+    try:
+        while part := await opened.next():
+            parts.append(part)
+    finally:
+        opened.close()
     return b"".join(parts)
 
 
@@ -119,7 +121,7 @@ async def test_each_piece_is_passed_on_when_it_comes() -> None:
         began, times = time.monotonic(), []
         while await opened.next():
             times.append(time.monotonic() - began)
-        await opened.close()
+        opened.close()
 
     assert len(times) == len(HELLO)
     assert times[0] < 0.1 < times[2]
@@ -219,7 +221,7 @@ async def test_a_stream_that_is_closed_is_broken_off_at_the_upstream() -> None:
         opened = await relay.ask(order(relay, is_stream=True))
         assert isinstance(opened, Stream)
         await opened.next()
-        await opened.close()
+        opened.close()
         async with asyncio.timeout(2):
             while not there.left:
                 await asyncio.sleep(0.01)

@@ -32,9 +32,10 @@ from typing import Any
 import apsw
 from sqlalchemy import Connection
 
+from fluxserve.domain.completion import NewCompletion, Usage, Used
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.task import Completed, Output, Submission, Task
-from fluxserve.tasks import Accounts, Database, Held, migrate, open_sqlite, verbs
+from fluxserve.tasks import Accounts, Completions, Database, Held, migrate, open_sqlite, verbs
 from fluxserve.tasks.audit import audit
 
 SECTOR = 512
@@ -83,9 +84,9 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The commit returned: from here on the task must be there, and be completed if it says so."""
+    """The commit returned: from here on the task or completion must be there, and be completed if it says so."""
 
-    task_id: str
+    id: str
     is_completed: bool = False
 
 
@@ -225,7 +226,8 @@ class DriverCursor:
 
 
 def record(folder: Path, seed: int, synchronous: str, *, until_checkpoint: bool) -> tuple[list[Step], int]:
-    """A history of submits, alone and many to a commit, between claims, finishes and restarts, as it reaches the disk.
+    """A history of submits, alone and many to a commit, among claims, finishes, completions and restarts, on its way to
+    the disk.
 
     Returns it with the place from which crashes are worth making. `until_checkpoint` first fills the WAL, so that
     SQLite checkpoints it in the midst of the history; else the restarts do.
@@ -241,8 +243,10 @@ def record(folder: Path, seed: int, synchronous: str, *, until_checkpoint: bool)
     first = len(log) if until_checkpoint else 0
     for _ in range(40):
         match chance.random():
-            case draw if draw < 0.5:
+            case draw if draw < 0.4:
                 live.submit(1)
+            case draw if draw < 0.5:
+                live.relay()
             case draw if draw < 0.7:
                 live.submit(chance.randint(2, 12))
             case draw if draw < 0.9 or until_checkpoint:
@@ -292,6 +296,15 @@ class _Live:
 
         (claimed,) = self._commit([(claim, None)])
         self._commit([self._finish(task) for task in claimed])
+
+    def relay(self) -> None:
+        """A completion: held for without a flush, so nothing is promised; mostly ended with one."""
+        completions = Completions(self._database, clock=lambda _: self._now)
+        held = asyncio.run(completions.hold(NewCompletion(self._account, "a text model", 30_000)))
+        if self._chance.random() < 0.8:
+            used = Used(Usage(3, 4), 20_000, b"an answer " * self._chance.randint(1, 200))
+            asyncio.run(completions.finish(held.id, used))
+            self._log.append(Promise(held.id, is_completed=True))
 
     def _submission(self) -> tuple[Callable[[Connection], Any], Promise]:
         task_id = str(uuid.UUID(int=self._chance.getrandbits(128)))
@@ -512,7 +525,7 @@ def _crash_at(log: list[Step], moments: set[int], folder: Path, report: Report, 
     promises: dict[str, Promise] = {}
     for at, step in enumerate(log):
         if isinstance(step, Promise):
-            promises[step.task_id] = step
+            promises[step.id] = step
             continue
         is_sync = isinstance(step, Sync | Delete)
         if not is_sync:
@@ -541,14 +554,16 @@ def _examine(path: Path, promises: dict[str, Promise], where: str, report: Repor
             return
         last = "SELECT 1 FROM sqlite_master WHERE name = 'completions_hold_stays'"  # thing that the migrations make
         is_set_up = database.execute(last).fetchone()
-        states: dict[str, str] = dict(database.execute("SELECT id, state FROM tasks")) if is_set_up else {}
-        holds = dict(database.execute("SELECT task_id, 1 FROM ledger WHERE phase = 'hold'")) if is_set_up else {}
+        both = "SELECT id, state FROM tasks UNION ALL SELECT id, state FROM completions"
+        holds_of_both = "SELECT COALESCE(task_id, completion_id), 1 FROM ledger WHERE phase = 'hold'"
+        states: dict[str, str] = dict(database.execute(both)) if is_set_up else {}
+        holds = dict(database.execute(holds_of_both)) if is_set_up else {}
     lost = [
         f"{where}: {promise}"
         for promise in promises.values()
-        if promise.task_id not in states
-        or promise.task_id not in holds
-        or (promise.is_completed and states[promise.task_id] != "completed")
+        if promise.id not in states
+        or promise.id not in holds
+        or (promise.is_completed and states[promise.id] != "completed")
     ]
     report.promised += len(promises)
     report.lost += lost

@@ -1,5 +1,6 @@
 """Writes share commits and nothing else; readers see only what is committed."""
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from fluxserve.domain.errors import InvalidInput, Unavailable
 from fluxserve.tasks import Database, open_sqlite
+from tests.tasks.power_loss import NAME, WAL, Driver, Step, Sync, Watched
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +52,23 @@ async def test_a_write_is_in_the_file_when_it_returns(database: Database, plain:
     with sqlite3.connect(str(plain.url.database).removeprefix("file:").split("?")[0]) as other:
         assert other.execute("SELECT word FROM words").fetchall() == [("one",)]
     other.close()
+
+
+async def test_what_is_marked_is_in_the_file_but_waits_for_no_flush(tmp_path: Path) -> None:
+    log: list[Step] = []
+    driver = Driver(Watched(log))
+    database = Database(open_sqlite(tmp_path / NAME, driver=driver))
+    await database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE words (word TEXT UNIQUE)").close())
+    flushes = {}
+    for name, does in (("mark", database.mark), ("write", database.write), ("mark again", database.mark)):
+        before = log.count(Sync(WAL))
+        await does(_adder(name))
+        flushes[name] = log.count(Sync(WAL)) - before
+        assert name in await database.read(words)
+    await asyncio.gather(database.mark(_adder("together")), database.write(_adder("both")))
+
+    assert flushes == {"mark": 0, "write": 1, "mark again": 0}
+    database.close()
 
 
 def test_verbs_that_wait_together_share_one_commit(database: Database, plain: Engine) -> None:

@@ -1,7 +1,7 @@
 """A relayed request from its hold to its settlement: what it may cost is held, an upstream is asked, and what it did
 cost is settled before its end is told.
 
-1. hold       the most that it may cost, by the rule of `relay/counting.py`; durable before anybody is asked
+1. hold       the most that it may cost, by the rule of `relay/counting.py`; written before anybody is asked
 2. ask        the upstreams in turn (`relay`)
 3. settle     by the usage that the upstream tells, else by the same rule from what was passed on; never above the hold
               release where nothing came, or where an upstream refused the request
@@ -171,7 +171,7 @@ class Talk:
             self._asking.cancel()
             (opened,) = await asyncio.gather(self._asking, return_exceptions=True)
             if isinstance(opened, Stream):
-                await opened.close()
+                opened.close()
 
     async def fail(self, error: FluxserveError) -> None:
         """No upstream has answered."""

@@ -7,9 +7,8 @@ import httpx2
 
 from fluxserve.relay.editing import Fields
 from fluxserve.relay.relay import Order, Route
-from fluxserve.relay.upstreams import Request
+from fluxserve.relay.upstreams import JSON, Request
 
-JSON = "application/json"
 File = tuple[str, tuple[str, bytes, str]]  # of a form: the field, and the file's name, bytes and content type
 
 

@@ -5,32 +5,27 @@ there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
 from contextlib import suppress
 from dataclasses import dataclass
 
-import httpcore2
+import aiohttp
 import httpx2
+from yarl import URL
 
 MOST_BYTES = 2**26  # of an answer that is no stream
 MOST_CONNECTIONS = 1000
-KEPT_CONNECTIONS = 100  # that wait for a next request
-KEPT_SECONDS = 30.0
+KEPT_SECONDS = 30.0  # that a connection waits for a next request
 END_SECONDS = 1.0  # that an upstream may take to end a stream in which all was said
-STREAM = "text/event-stream"
+AT_ONCE = 2**18  # bytes of a body; a larger one is written in pieces, between which others have their turn
+JSON, STREAM = "application/json", "text/event-stream"
 HIDDEN = b"***"
 # Not the request's fault but ours with it, or its own: another upstream may do better.
 TRY_NEXT = frozenset((401, 402, 403, 404, 408, 429))
 TOO_MANY = 429
-FAULTS = (
-    httpcore2.TimeoutException,
-    httpcore2.NetworkError,
-    httpcore2.ProtocolError,
-    httpcore2.UnsupportedProtocol,
-    OSError,
-)
+FAULTS = (aiohttp.ClientError, OSError)
 # A kept connection may be closed by its server at the very moment that it is used.
-BROKEN = (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError)
+BROKEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
 class UpstreamError(Exception):
@@ -90,19 +85,14 @@ class Upstream:
         self.answer_seconds = answer_seconds
         self._first_byte_seconds = first_byte_seconds
         self._key = key.encode() if key else b""
-        self._address = httpx2.URL(url)
-        self._headers = [
-            (b"Host", self._address.netloc),
-            (b"User-Agent", b"fluxserve"),
-            (b"Accept-Encoding", b"identity"),
-            *([(b"Authorization", b"Bearer " + self._key)] if self._key else []),
-        ]
-        self._extensions = {"timeout": {"connect": connect_seconds, "write": connect_seconds, "pool": connect_seconds}}
-        self._pool = httpcore2.AsyncConnectionPool(
-            max_connections=MOST_CONNECTIONS,
-            max_keepalive_connections=KEPT_CONNECTIONS,
-            keepalive_expiry=KEPT_SECONDS,
-        )
+        self._url = url.rstrip("/")
+        self._headers = {
+            "User-Agent": "fluxserve",
+            "Accept-Encoding": "identity",
+            **({"Authorization": f"Bearer {key}"} if key else {}),
+        }
+        self._connect_seconds = connect_seconds
+        self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, request: Request) -> "Answer | Stream":
         """Its whole answer, or a stream whose beginning is there. Raises `UpstreamError`."""
@@ -111,42 +101,37 @@ class Upstream:
             async with asyncio.timeout(seconds):
                 try:
                     return await self._ask(request)
+                except aiohttp.ClientConnectorError:
+                    raise
                 except BROKEN:
                     return await self._ask(request)
-        except TimeoutError:
-            raise UpstreamError(f"it was silent for {seconds:g} s") from None
         except FAULTS as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+                raise UpstreamError(f"it was silent for {seconds:g} s") from None
             reason = self.without_key(f"{type(error).__name__}: {error}".encode()).decode()
             raise UpstreamError(f"it could not be reached or understood: {' '.join(reason.split())}") from None
-
-    def _url(self, path: str) -> httpcore2.URL:
-        address = self._address
-        target = address.raw_path.rstrip(b"/") + path.encode()
-        return httpcore2.URL(scheme=address.raw_scheme, host=address.raw_host, port=address.port, target=target)
 
     def without_key(self, data: bytes) -> bytes:
         return data.replace(self._key, HIDDEN) if self._key and self._key in data else data
 
     async def close(self) -> None:
-        await self._pool.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def _ask(self, request: Request) -> "Answer | Stream":
-        headers = [
-            *self._headers,
-            (b"Content-Type", request.content_type.encode()),
-            (b"Accept", STREAM.encode() if request.is_stream else b"application/json"),
-            (b"Content-Length", str(len(request.body)).encode()),
-        ]
-        response = await self._pool.handle_async_request(
-            httpcore2.Request(
-                b"POST", self._url(request.path), headers=headers, content=request.body, extensions=self._extensions
-            )
+        response = await self._opened().post(
+            URL(self._url + request.path, encoded=True),
+            data=request.body if len(request.body) <= AT_ONCE else io.BytesIO(request.body),
+            headers={
+                "Content-Type": request.content_type,
+                "Accept": STREAM if request.is_stream else JSON,
+            },
+            allow_redirects=False,
         )
         is_passed = False
         try:
-            told = {name.lower(): value.decode("latin-1") for name, value in response.headers}
-            _check(response.status, told)
-            content_type = told.get(b"content-type", "application/json")
+            _check(response)
+            content_type = response.headers.get("Content-Type", JSON)
             if response.status == 200 and request.is_stream and content_type.lower().startswith(STREAM):
                 stream = Stream(self, response)
                 await stream.begin()
@@ -155,24 +140,35 @@ class Upstream:
             return Answer(response.status, content_type, self.without_key(await _whole(response)))
         finally:
             if not is_passed:
-                await response.aclose()
+                response.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Made by the first who needs it, for it belongs to the running loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=MOST_CONNECTIONS, keepalive_timeout=KEPT_SECONDS, ssl=httpx2.create_ssl_context()
+                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
 
 
 class Stream:
     """An answer that comes in pieces, the first of which is there."""
 
-    def __init__(self, upstream: Upstream, response: httpcore2.Response) -> None:
+    def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse) -> None:
         self.upstream = upstream
         self._response = response
-        self._parts: AsyncIterator[bytes] = response.aiter_stream()
         self._first = b""
 
     async def begin(self) -> None:
-        while not self._first:
-            part = await anext(self._parts, None)
-            if part is None:
-                raise UpstreamError("its stream was empty")
-            self._first = part
+        self._first = await self._response.content.readany()
+        if not self._first:
+            raise UpstreamError("its stream was empty")
 
     async def next(self) -> bytes:
         """What comes next, nothing at the end. Raises `BrokenOffError`."""
@@ -181,38 +177,39 @@ class Stream:
             return self.upstream.without_key(part)
         try:
             async with asyncio.timeout(self.upstream.gap_seconds):
-                part = await anext(self._parts, b"")
+                part = await self._response.content.readany()
         except TimeoutError:
             raise BrokenOffError(f"it was silent for {self.upstream.gap_seconds:g} s within its answer") from None
         except FAULTS as error:
             raise BrokenOffError(f"it broke off within its answer: {type(error).__name__}") from None
         return self.upstream.without_key(part)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """One that is not at its end is broken off, at the upstream too."""
-        await self._response.aclose()
+        self._response.close()
 
     async def close_at_end(self) -> None:
         """The same, once what must be its end is there: its connection may serve again."""
         with suppress(TimeoutError, *FAULTS):
             async with asyncio.timeout(END_SECONDS):
-                await anext(self._parts, b"")
-        await self.close()
+                await self._response.content.readany()
+        self.close()
 
 
-def _check(status: int, told: dict[bytes, str]) -> None:
+def _check(response: aiohttp.ClientResponse) -> None:
     """Raises `UpstreamError` unless the answer is for the caller."""
+    status = response.status
     if 200 <= status < 300 or (400 <= status < 500 and status not in TRY_NEXT):
         return
-    after = told.get(b"retry-after", "")
+    after = response.headers.get("Retry-After", "")
     seconds = int(after) if after.isdecimal() and len(after) < 6 else None
     raise UpstreamError(f"it answered with status {status}", status, seconds)
 
 
-async def _whole(response: httpcore2.Response) -> bytes:
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for part in response.aiter_stream():
+    while part := await response.content.readany():
         size += len(part)
         if size > MOST_BYTES:
             raise UpstreamError(f"its answer has more than {MOST_BYTES} bytes")

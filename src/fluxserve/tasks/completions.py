@@ -1,4 +1,4 @@
-"""Chat completions: what each may cost is held before anything is asked of an upstream, and its hold ends once.
+"""Completions: what each may cost is held before anything is asked of an upstream, and its hold ends once.
 
 A completion belongs to the server that relays it, which renews its lease meanwhile. What a dead server was relaying
 fails when its lease has run out, or at the next start where there is but one server: its hold is released.
@@ -72,10 +72,12 @@ class Completions:
     async def hold(self, asked: NewCompletion) -> Completion:
         """Hold what it may cost at most. A request that came before and has its answer holds nothing: that completion
         is returned. Raises `InFlight` while it has none yet, `KeyReused` or `NotEnoughCredits`.
+
+        It waits for no disk: one that a power loss undoes has cost nothing, as one that it interrupts does.
         """
         self._check_room()
         completion_id = str(uuid.uuid4())
-        return await self._database.write(
+        return await self._database.mark(
             lambda connection: _hold(connection, self._clock(connection), asked, completion_id, self._lease_seconds)
         )
 
@@ -99,7 +101,7 @@ class Completions:
 
     async def renew(self, completion_ids: Iterable[str]) -> None:
         ids = list(completion_ids)
-        await self._database.write(
+        await self._database.mark(
             lambda connection: _renew(connection, self._clock(connection) + self._lease_seconds, ids)
         )
 

@@ -7,6 +7,9 @@ each, and that verb loses its own and nothing else. Several servers on one Postg
 batches take turns: batches that lock the rows of several accounts, each in its own order, would end in deadlocks, of
 which each costs a second. A deadlock with somebody else, which PostgreSQL ends, is tried again verb by verb.
 
+`Database.mark` is `write` without the flush, for what a power loss may undo as if it had never been. A kill -9 undoes
+nothing: what is committed is the system's by then.
+
 `Database.read` runs a function on a reading connection of its own, beside the writer; `Database.glance` the same for a
 row or two by their keys, which in a file takes less time than the way to another thread and back.
 
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Verb = Callable[[Connection], T]
+Waiting = tuple[Verb[Any], Future[Any], bool]  # the last: whether it must be durable
 
 MOST_TOGETHER = 64  # verbs in one commit
 TRIES = 5  # of a verb that keeps meeting another server's
@@ -47,6 +51,7 @@ REFUSAL = (
 _TAKE_TURN = text(
     "SELECT extract(epoch FROM clock_timestamp())::float8 FROM (SELECT pg_advisory_xact_lock(:number) OFFSET 0) AS turn"
 )
+_WITHOUT_FLUSH = text("SET LOCAL synchronous_commit = off")
 _DATABASE_CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 
 
@@ -60,7 +65,7 @@ class Database:
         how = {"isolation_level": "AUTOCOMMIT"} if self.is_shared else {"reads_only": True}
         self._reading = engine.execution_options(**how)
         self._has_raised = False
-        self._waiting: queue.SimpleQueue[tuple[Verb[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="database-read")
         self._writer = threading.Thread(target=self._write_all, name="database-write", daemon=True)
         self._writer.start()
@@ -76,10 +81,15 @@ class Database:
         """Run `verb` in a transaction; when this returns, what it did survives a power loss."""
         return await asyncio.wrap_future(self.submit(verb))
 
-    def submit(self, verb: Verb[T]) -> Future[T]:
+    async def mark(self, verb: Verb[T]) -> T:
+        """The same, but that a power loss within the next moments may undo it. Whatever `write` does later is durable
+        together with it."""
+        return await asyncio.wrap_future(self.submit(verb, is_durable=False))
+
+    def submit(self, verb: Verb[T], *, is_durable: bool = True) -> Future[T]:
         """The same for code that is not async."""
         future: Future[T] = Future()
-        self._waiting.put((verb, future))
+        self._waiting.put((verb, future, is_durable))
         return future
 
     async def read(self, look: Verb[T]) -> T:
@@ -124,8 +134,8 @@ class Database:
                 batch.append(following)
             self._commit_together(batch)
 
-    def _commit_together(self, batch: list[tuple[Verb[Any], Future[Any]]]) -> None:
-        running = [(verb, future) for verb, future in batch if future.set_running_or_notify_cancel()]
+    def _commit_together(self, batch: list[Waiting]) -> None:
+        running = [each for each in batch if each[1].set_running_or_notify_cancel()]
         try:
             endings = self._transaction(running)
         except DBAPIError as error:
@@ -138,7 +148,7 @@ class Database:
         for end in endings:
             end()
 
-    def _transaction(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
+    def _transaction(self, running: list[Waiting]) -> list[Callable[[], None]]:
         """Run them and commit. Returns how each future is to be ended."""
         if not self._has_raised:
             try:
@@ -149,15 +159,15 @@ class Database:
                 self._has_raised = True  # where one verb is refused, the next one often is too
         return self._apart(running)
 
-    def _all_or_none(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
-        with self._begun() as connection:
-            return [_ending(future.set_result, verb(connection)) for verb, future in running]
+    def _all_or_none(self, running: list[Waiting]) -> list[Callable[[], None]]:
+        with self._begun(running) as connection:
+            return [_ending(future.set_result, verb(connection)) for verb, future, _ in running]
 
-    def _apart(self, running: list[tuple[Verb[Any], Future[Any]]]) -> list[Callable[[], None]]:
+    def _apart(self, running: list[Waiting]) -> list[Callable[[], None]]:
         endings: list[Callable[[], None]] = []
         self._has_raised = False
-        with self._begun() as connection:
-            for verb, future in running:
+        with self._begun(running) as connection:
+            for verb, future, _ in running:
                 try:
                     with connection.begin_nested():
                         result = verb(connection)
@@ -171,12 +181,16 @@ class Database:
         return endings
 
     @contextmanager
-    def _begun(self) -> Iterator[Connection]:
-        """A transaction that is committed at the end; in a shared database once it is our turn."""
+    def _begun(self, running: list[Waiting]) -> Iterator[Connection]:
+        """A transaction for them that is committed at the end; in a shared database once it is our turn."""
+        is_durable = any(each[2] for each in running)
         with self.engine.connect() as connection:
             if self.is_shared:
                 connection.execution_options(now=self._take_turn(connection))
+                if not is_durable:
+                    connection.execute(_WITHOUT_FLUSH)
             else:
+                connection.execution_options(is_durable=is_durable)
                 connection.begin()
             yield connection
             connection.commit()
@@ -192,7 +206,7 @@ class Database:
             now = connection.execute(_TAKE_TURN, {"number": TURN}).scalar_one()
         return now
 
-    def _alone(self, one: tuple[Verb[Any], Future[Any]]) -> list[Callable[[], None]]:
+    def _alone(self, one: Waiting) -> list[Callable[[], None]]:
         """A verb in a transaction of its own, again and again while it collides with another server's."""
         for _ in range(TRIES):
             try:
@@ -208,9 +222,9 @@ def _is_collision(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in COLLISIONS
 
 
-def _all_refused(running: list[tuple[Verb[Any], Future[Any]]], error: BaseException) -> list[Callable[[], None]]:
+def _all_refused(running: list[Waiting], error: BaseException) -> list[Callable[[], None]]:
     refusal = _refusal(error)
-    return [_ending(future.set_exception, refusal) for _, future in running]
+    return [_ending(future.set_exception, refusal) for _, future, _ in running]
 
 
 def _refusal(error: BaseException) -> Unavailable:

@@ -59,8 +59,17 @@ def open_sqlite(path: Path, *, synchronous: str = "FULL", driver: Any = None) ->
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes then can't be upgraded once another has written: take the
         # write lock at its beginning. Readers don't need it.
-        reads_only = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+        options = connection.get_execution_options()
+        if options.get("reads_only", False):
+            connection.exec_driver_sql("BEGIN")
+            return
+        wanted = synchronous if options.get("is_durable", True) else "NORMAL"
+        if connection.info.get("synchronous", synchronous) != wanted:  # it can't be changed within a transaction
+            cursor = connection.connection.cursor()
+            cursor.execute(f"PRAGMA synchronous={wanted}")
+            cursor.close()
+            connection.info["synchronous"] = wanted
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -80,7 +80,7 @@ class StreamedAnswer(Response):
                     each.cancel()
                 ending, *_ = await asyncio.gather(passing, *others, return_exceptions=True)
                 if self._opened is not None:
-                    await self._opened.close()
+                    self._opened.close()
             if isinstance(ending, Exception):
                 raise ending
             if not ended:

@@ -1,5 +1,6 @@
 """Real servers on one PostgreSQL: how they start together, and what becomes of them when it is gone (G1, G12, G16)."""
 
+import asyncio
 import re
 import signal
 from collections.abc import Iterator
@@ -8,10 +9,13 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.end_to_end.serving import Server, body, free_port, until
+from tests.end_to_end.serving import KEY, Server, body, free_port, until
+from tests.end_to_end.text_model import relayed
 from tests.postgresql import Postgres, postgres
+from tests.relay.upstream import HELLO, stream, stub
 
 BACK_SECONDS = 10  # after PostgreSQL
+FIRST_POINTS = 10_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +115,37 @@ def test_a_folder_of_another_databases_pictures_is_refused_to_sqlite_too(tmp_pat
     server = Server(tmp_path / "data", free_port(), FLUXSERVE_PICTURES_FOLDER=str(tmp_path / "pictures"))
 
     assert "holds the pictures of another database" in refusal_of(server)
+
+
+def test_what_a_dead_server_was_relaying_is_released_by_another(address: str, tmp_path: Path) -> None:
+    asyncio.run(_relayed_by_a_dead_server(address, tmp_path))
+
+
+async def _relayed_by_a_dead_server(address: str, folder: Path) -> None:
+    asked = {"model": "text", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    async with stub(stream(*HELLO, hangs=True)) as upstream:
+        settings = relayed({"there": {"url": upstream.url}}, {"text": {"upstreams": ["there"], "output_usd": 1.0}})
+        dying, living = (on(address, folder, name, FLUXSERVE_LEASE_SECONDS="2", **settings) for name in ("one", "two"))
+        try:
+            for server in (dying, living):
+                server.start()
+                await asyncio.to_thread(server.wait_until, "/api/docs")
+            async with (
+                httpx.AsyncClient(base_url=dying.url, headers={"X-API-Key": KEY}, trust_env=False) as client,
+                client.stream("POST", "/v1/chat/completions", json=asked) as answer,
+            ):
+                task_id = answer.headers["x-task-id"]
+                assert _points(living) < FIRST_POINTS
+                dying.kill()
+            await asyncio.to_thread(until, lambda: _points(living) == FIRST_POINTS, 20, "what was held is released")
+            with living.client() as other:
+                assert other.get(f"/api/v1/task/{task_id}").json()["data"]["status"] == "failed"
+        finally:
+            for server in (dying, living):
+                if server.process is not None and server.process.poll() is None:
+                    server.kill()
+
+
+def _points(server: Server) -> int:
+    with server.client() as client:
+        return int(client.get("/account/info").json()["data"]["wallet"]["point_remain"])

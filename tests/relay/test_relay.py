@@ -1,6 +1,7 @@
 """The next upstream is tried, what comes is passed on as it came, and nobody hears of a key."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -214,6 +215,20 @@ async def test_a_stream_that_breaks_off_is_told_apart_from_one_that_ends(say: Sa
         opened = await relay.ask(order(relay, is_stream=True))
         with pytest.raises(BrokenOffError):
             await all_of(opened)
+
+
+async def test_all_that_came_before_a_cut_is_passed_on() -> None:
+    async with relayed(stream(*HELLO, gap=0.02, is_cut=True)) as (relay, _):
+        opened = await relay.ask(order(relay, is_stream=True))
+        assert isinstance(opened, Stream)
+        await asyncio.sleep(0.2)  # the cut is there before anybody has looked
+        parts = []
+        with contextlib.suppress(BrokenOffError):
+            while part := await opened.next():
+                parts.append(part)
+        opened.close()
+
+    assert b"".join(parts) == b"".join(HELLO)
 
 
 async def test_a_stream_that_is_closed_is_broken_off_at_the_upstream() -> None:

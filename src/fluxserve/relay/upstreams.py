@@ -181,8 +181,16 @@ class Stream:
         except TimeoutError:
             raise BrokenOffError(f"it was silent for {self.upstream.gap_seconds:g} s within its answer") from None
         except FAULTS as error:
-            raise BrokenOffError(f"it broke off within its answer: {type(error).__name__}") from None
+            if not (part := self._rest()):
+                raise BrokenOffError(f"it broke off within its answer: {type(error).__name__}") from None
         return self.upstream.without_key(part)
+
+    def _rest(self) -> bytes:
+        """What came before it broke off: aiohttp has it, and gives out nothing any more."""
+        parts = self._response.content._buffer
+        rest = b"".join(parts)
+        parts.clear()
+        return rest
 
     def close(self) -> None:
         """One that is not at its end is broken off, at the upstream too."""

@@ -60,6 +60,21 @@ def test_an_answer_is_what_the_library_expects_and_is_paid_by_its_usage(house: H
     assert house.spent() - before == 15 * answer.usage.prompt_tokens + 60 * 8
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_tools_go_on_to_the_upstream_whose_prompt_they_are_part_of(house: House, is_stream: bool) -> None:
+    def read(**more: Any) -> int:
+        """Tokens of the prompt, as the upstream tells them."""
+        create: Any = house.client.chat.completions.create
+        streamed = {"stream": True, "stream_options": {"include_usage": True}} if is_stream else {}
+        answer = create(model="nonsense", messages=MESSAGES, max_tokens=8, **streamed, **more)
+        return int(([*answer][-1] if is_stream else answer).usage.prompt_tokens)
+
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": parameters}}
+
+    assert read(tools=[tool]) - read() >= len("weather of a city")
+
+
 def test_a_stream_is_what_the_library_expects_and_is_fetched_again(house: House) -> None:
     before = house.spent()
 

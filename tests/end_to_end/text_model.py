@@ -28,7 +28,10 @@ tokenizer = Tokenizer(models.BPE(vocab=words, merges=[]))
 tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 tokenizer.decoder = decoders.ByteLevel()
 fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\\n{% endfor %}assistant:"
+fast.chat_template = (
+    "{% for tool in tools or [] %}{{ tool['function'] | tojson }}\\n{% endfor %}"
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\\n{% endfor %}assistant:"
+)
 end = words["<end>"]
 sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 tokens = {"vocab_size": len(words), "bos_token_id": end, "eos_token_id": end, "pad_token_id": end}

@@ -22,6 +22,7 @@ from fluxserve.tasks.accounts import key_id
 M = TypeVar("M", bound=BaseModel)
 
 LONGEST_IDEMPOTENCY_KEY = 255
+UNKNOWN = "application/octet-stream"
 MOST_PARTS = 64  # of a form, fields and files each
 LONGEST_DEADLINE_SECONDS = 30 * 86_400
 
@@ -164,7 +165,7 @@ async def read_form(request: Request, largest: int) -> Form:
             if isinstance(value, str):
                 texts[name] = value
             else:
-                file = File(await value.read(), value.filename or name, value.content_type or "")
+                file = File(await value.read(), value.filename or name, value.content_type or UNKNOWN)
                 files.setdefault(name, []).append(file)
     except (MultiPartException, FormParserError, KeyError, ValueError) as error:
         raise InvalidInput(

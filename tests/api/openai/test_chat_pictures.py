@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fluxserve.api.dialects.openai.chat_pictures import wish_of
+from fluxserve.api.dialects.openai.chat_wishes import wish_of
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.domain.generation import Edit, TextToImage
 from fluxserve.domain.task import Errored

@@ -68,7 +68,8 @@ class House:
         body = {name: request[name] for name in ("json", "content", "params") if name in request}
         if "files" in request:
             form = requests.Request("POST", request["url"], files=request["files"], data=request.get("data")).prepare()
-            body["content"], told["Content-Type"] = form.body, form.headers["Content-Type"]
+            body["content"] = form.body
+            told |= {name: form.headers[name] for name in ("Content-Type",) if name in form.headers}
         elif "data" in request:
             body["content"] = request["data"]
         headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}

@@ -180,8 +180,8 @@ class Server:
             switchboard.start()
             signals.give_all()
 
-            # What was made until now stays, so looking through it again and again for what is left over would be in vain:
-            # 90 ms each time, in which nobody is answered.
+            # What was made until now stays. To look through it for what is left over would take 90 ms each time, in
+            # which nobody is answered.
             gc.collect()
             gc.freeze()
             self._announce(url, key)

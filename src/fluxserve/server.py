@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import IO
@@ -47,6 +48,9 @@ log = logging.getLogger(__name__)
 UPKEEP_EVERY = 5.0  # seconds
 LAST_REQUESTS_SECONDS = 5  # that a stop leaves to a request under way, whose client may be slow or gone
 KEY_FILE = "first_key"
+# That a thread waits for the interpreter while another has it. The one that writes to the database needs it anew after
+# each call of SQLite's: with Python's own 5 ms, a commit beside a flood of requests took seconds.
+SWITCH_SECONDS = 0.0005
 
 
 class StartError(Exception):
@@ -184,6 +188,7 @@ class Server:
             # which nobody is answered.
             gc.collect()
             gc.freeze()
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._announce(url, key)
             rules = ArrivalRules(settings.server.request_seconds, settings.server.connections_of_one, refusal)
             config = uvicorn.Config(

@@ -10,6 +10,7 @@ hold.
 import argparse
 import asyncio
 import random
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ import httpx2 as httpx
 from sqlalchemy import Connection, Engine, text
 
 from fluxserve.api import create_app
+from fluxserve.server import SWITCH_SECONDS
 from fluxserve.tasks import migrate, open_postgresql, open_sqlite
 from tests.api.conftest import KEY, Door, cat, open_door
 from tests.postgresql import postgres
@@ -50,6 +52,7 @@ class Report:
 
 
 async def race(engines: list[Engine], folder: Path, *, races: int, seed: int) -> Report:
+    sys.setswitchinterval(SWITCH_SECONDS)  # as the server does, for all that come back all the time
     report, chance = Report(engines[0].dialect.name, seed), random.Random(seed)
     began = time.monotonic()
     async with AsyncExitStack() as stack:

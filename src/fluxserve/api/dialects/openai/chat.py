@@ -80,7 +80,7 @@ def create_chat_app(context: Context) -> FastAPI:
         body = await read_bytes(request, context.largest_body)
         asked = await asyncio.to_thread(read, body) if len(body) > LARGE_BYTES else read(body)
         repeatable = repeatable_of(request, asked.values)
-        if asked.request.model == MODEL and MODEL not in switchboard.relay.models:
+        if asked.request.model == MODEL and switchboard.relay.find(MODEL) is None:
             with in_hand.taking(caller.account_id, repeatable):
                 task = await submitted(context, caller, asked.request.messages, repeatable)
             return await drawn(context, request, task, is_stream=asked.is_stream)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fluxserve.domain.catalog import FAMILIES
+from fluxserve.engine.checkpoint import CheckpointError
 from fluxserve.engine.weights import Flux, Loader
 
 
@@ -37,5 +38,5 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folde
     transformer.mkdir(parents=True)
     (transformer / "config.json").write_text((mini_folder / "schnell/transformer/config.json").read_text())
     torch.save({}, transformer / "diffusion_pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(CheckpointError, match="safetensors"):
         Loader(FAMILIES["mini"], tmp_path, "cpu").load("schnell")

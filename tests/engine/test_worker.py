@@ -220,7 +220,7 @@ def test_a_waiting_job_is_cancelled_at_once(child: Child, circle: Generation) ->
 def test_a_job_that_fails_does_not_spoil_the_next(child: Child, circle: Generation) -> None:
     child.send(Job("bad", replace(circle, model="flux1-dev", guidance_scale=None)), Job("good", circle))
     failed = child.receive_until(Failed)[-1]
-    assert failed == Failed("bad", "drawing_failed", "the engine could not draw this (TypeError)")
+    assert failed == Failed("bad", "drawing_failed", "the engine could not draw this (RuntimeError)")
     assert isinstance(child.receive_until(Done)[-1], Done)
 
 

@@ -21,13 +21,13 @@ class StoppedError(Exception):
 def denoise(prepared: Prepared, on_step: OnStep, is_cancelled: IsCancelled) -> torch.Tensor:
     """From noise to the picture's latents, (1, tokens, channels)."""
     latents = prepared.latents
-    for number, timestep in enumerate(prepared.timesteps, start=1):
+    for step, timestep in enumerate(prepared.timesteps):
         if is_cancelled():
             raise StoppedError
-        velocity = prepared.velocity(latents, timestep)
+        velocity = prepared.velocity(latents, step)
         estimate = partial(_clean, latents, velocity, timestep)
         latents = prepared.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-        on_step(number, len(prepared.timesteps), estimate)
+        on_step(step + 1, len(prepared.timesteps), estimate)
     return latents
 
 

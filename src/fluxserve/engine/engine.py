@@ -59,7 +59,7 @@ class Engine:
         drawn with.
         """
         flux = self._loader.load_for(generation)
-        self._loras.put_on(flux.own.transformer, generation.lora)
+        self._loras.put_on(flux.own, generation.lora)
         size = drawing_size(flux.row, generation.width, generation.height)
         pictures: list[Drawn] = []
         small = partial(self._small_preview, flux, size)

@@ -41,10 +41,10 @@ def unpack(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return blocks.reshape(1, channels, 2 * rows, 2 * columns)
 
 
-def positions(rows: int, columns: int, device: torch.device, dtype: torch.dtype, picture: int = 0) -> torch.Tensor:
-    """Where each token stands, (rows * columns, 3): (picture, row, column)."""
+def positions(rows: int, columns: int, device: torch.device, picture: int = 0) -> torch.Tensor:
+    """Where each token stands, (rows * columns, 3) float32: (picture, row, column)."""
     ids = torch.zeros(rows, columns, 3)
     ids[..., 0] = picture
     ids[..., 1] = torch.arange(rows)[:, None]
     ids[..., 2] = torch.arange(columns)[None, :]
-    return ids.view(-1, 3).to(device, dtype)
+    return ids.view(-1, 3).to(device)

@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    FluxControlNetModel,
-    FluxTransformer2DModel,
-)
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from transformers import (
     CLIPTextModel,
@@ -29,6 +24,8 @@ from transformers import (
 
 from fluxserve.domain.catalog import Weights, member_of
 from fluxserve.domain.generation import Generation, Variation
+from fluxserve.engine.checkpoint import Checkpoint, open_checkpoint
+from fluxserve.engine.network import ControlNetwork, Transformer
 from fluxserve.engine.sources import folder_of
 
 Network = TypeVar(
@@ -36,8 +33,6 @@ Network = TypeVar(
     CLIPTextModel,
     T5EncoderModel,
     AutoencoderKL,
-    FluxTransformer2DModel,
-    FluxControlNetModel,
     SiglipVisionModel,
     ReduxImageEncoder,
 )
@@ -57,9 +52,11 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What makes a member itself. The scheduler is a pattern: every picture is drawn with a copy of it."""
+    """What makes a member itself: its transformer, and the checkpoint that it is filled from. The scheduler is a
+    pattern: every picture is drawn with a copy of it."""
 
-    transformer: FluxTransformer2DModel
+    transformer: Transformer
+    checkpoint: Checkpoint
     scheduler: FlowMatchEulerDiscreteScheduler
 
 
@@ -82,7 +79,7 @@ class Flux:
     device: torch.device
     dtype: torch.dtype
     image_prompt: ImagePrompt | None = None
-    control: FluxControlNetModel | None = None
+    control: ControlNetwork | None = None
 
     @property
     def pixels_per_token(self) -> int:
@@ -105,7 +102,7 @@ class Loader:
         self._own: dict[str, Own] = {}
         self._shared: dict[str, Shared] = {}
         self._image_prompts: dict[str, ImagePrompt] = {}
-        self._controls: dict[str, FluxControlNetModel] = {}
+        self._controls: dict[str, ControlNetwork] = {}
 
     def load(self, member: str) -> Flux:
         """The networks that a member draws with."""
@@ -127,8 +124,12 @@ class Loader:
 
     def _load_own(self, name: str) -> Own:
         source = folder_of(name, self._mini_folder)
+        checkpoint = open_checkpoint(Path(source) / "transformer")
+        transformer = Transformer(checkpoint.shape, "whole", self.device, self._dtype)
+        checkpoint.fill(transformer)
         return Own(
-            transformer=self._network(FluxTransformer2DModel, source, "transformer"),
+            transformer=transformer,
+            checkpoint=checkpoint,
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler"),
         )
 
@@ -152,8 +153,11 @@ class Loader:
             embedder=self._network(ReduxImageEncoder, source, "image_embedder"),
         )
 
-    def _load_control(self, name: str) -> FluxControlNetModel:
-        return self._network(FluxControlNetModel, folder_of(name, self._mini_folder), "")
+    def _load_control(self, name: str) -> ControlNetwork:
+        checkpoint = open_checkpoint(Path(folder_of(name, self._mini_folder)), is_control=True)
+        control = ControlNetwork(checkpoint.shape, "whole", self.device, self._dtype)
+        checkpoint.fill(control)
+        return control
 
     def _network(self, kind: type[Network], source: str, subfolder: str) -> Network:
         # Only safetensors: the other format is pickle, which can run code when it is read.

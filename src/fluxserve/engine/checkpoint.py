@@ -150,8 +150,8 @@ class GgufTensors:
 
         try:
             read = GGUFReader(path).tensors
-        except ValueError as error:
-            raise CheckpointError(f"{path.name} is no GGUF file") from error
+        except Exception as error:  # it meets a file that is cut off or is another with errors of every kind
+            raise CheckpointError(f"{path.name} is no GGUF file, or not the whole of one") from error
         self._plain = (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
         for tensor in read:
             if tensor.tensor_type not in (*self._plain, *SUPPORTED_GGUF_QUANT_TYPES):

@@ -100,7 +100,7 @@ def draw_ours(warm_up: Sequence[str], jobs: list[str], threads: int) -> list[flo
 
     if not _kept:
         torch.set_num_threads(threads)
-        loader = Loader(FAMILIES["mini"], mini_folder(), "cpu")
+        loader = Loader(FAMILIES["mini"], mini_folder(), torch.device("cpu"))
         annotators = Annotators(ANNOTATORS["mini"], mini_folder(), loader.device)
         loras = Loras(finder(LORA_FILES["mini"], mini_folder(), None))
         _kept["engine"] = Engine(loader, loras, annotators, safety=None)

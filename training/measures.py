@@ -69,7 +69,7 @@ class Studio:
 def studio() -> Studio:
     loras = Loras(finder(LORA_FILES["mini"], FAMILY, None))
     annotators = Annotators(ANNOTATORS["mini"], FAMILY, device())
-    engine = Engine(Loader(FAMILIES["mini"], FAMILY, device().type), loras, annotators, safety=None)
+    engine = Engine(Loader(FAMILIES["mini"], FAMILY, device()), loras, annotators, safety=None)
     return Studio(engine, annotators)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin make a busy machine crawl
 
 import pytest
+import torch
 
 from fluxserve.domain.catalog import ANNOTATORS
 from fluxserve.domain.generation import Generation, TextToImage
@@ -23,7 +24,7 @@ def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def loader(mini_folder: Path) -> Loader:
-    return Loader(family.MEMBERS, mini_folder, "cpu")
+    return Loader(family.MEMBERS, mini_folder, torch.device("cpu"))
 
 
 @pytest.fixture

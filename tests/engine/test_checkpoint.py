@@ -91,7 +91,7 @@ def answers(path: Path, network: FluxTransformer2DModel) -> tuple[torch.Tensor, 
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(1, ROWS * COLUMNS, 16, generator=generator)
     words, pooled = torch.randn(1, WORDS, 32, generator=generator), torch.randn(1, 32, generator=generator)
-    timesteps, places = torch.tensor([1000.0, 300.0]), positions(ROWS, COLUMNS, CPU)
+    timesteps, places = torch.tensor([1000.0, 300.0]), positions(ROWS, COLUMNS)
     told = ours.trunk.tell(words, pooled, timesteps, 3.5, places)
     expected = network(
         hidden_states=tokens, encoder_hidden_states=words, pooled_projections=pooled, timestep=timesteps[1:] / 1000,

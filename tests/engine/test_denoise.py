@@ -59,7 +59,7 @@ def prepared(flux: Flux, generation: Generation) -> Prepared:
 
 @torch.inference_mode()
 def our_latents(flux: Flux, generation: Generation) -> torch.Tensor:
-    return denoise(prepared(flux, generation), lambda *_: None, lambda: False)
+    return denoise(prepared(flux, generation), 1, lambda *_: None, lambda: False)
 
 
 def assert_close(ours: torch.Tensor, expected: torch.Tensor) -> None:
@@ -205,7 +205,7 @@ def test_in_bfloat16_it_is_no_further_from_float32_than_diffusers(
     generation = replace(circle, kind=TextToImage("a red circle", "ugly"), steps=1, guidance_scale=2.5)
     exact = our_latents(dev, generation)
     monkeypatch.setattr(weights, "dtype_on", lambda _device: torch.bfloat16)
-    rounded = weights.Loader(MEMBERS, mini_folder, "cpu").load("dev")
+    rounded = weights.Loader(MEMBERS, mini_folder, torch.device("cpu")).load("dev")
     ours = our_latents(rounded, generation)
     assert ours.dtype == torch.bfloat16
     theirs = oracle.draw(rounded, generation, "latent")
@@ -231,6 +231,7 @@ def test_every_step_is_told(schnell: Flux, circle: Generation) -> None:
     with torch.inference_mode():
         denoise(
             prepared(schnell, replace(circle, steps=3)),
+            1,
             lambda step, steps, _estimate: told.append((step, steps)),
             lambda: False,
         )
@@ -245,7 +246,7 @@ def test_where_the_way_is_straight_every_step_estimates_its_end(dev: Flux, circl
     grain = (first.latents - (1 - level) * clean) / level
     estimates: list[torch.Tensor] = []
     straight = replace(first, velocity=lambda _latents, _timestep: grain - clean)
-    end = denoise(straight, lambda _step, _steps, estimate: estimates.append(estimate()), lambda: False)
+    end = denoise(straight, 1, lambda _step, _steps, estimate: estimates.append(estimate()), lambda: False)
     assert len(estimates) == len(first.timesteps)
     for estimate in (*estimates, end):
         torch.testing.assert_close(estimate, clean, rtol=0, atol=1e-5)
@@ -256,6 +257,7 @@ def test_a_cancelled_drawing_stops_before_its_next_step(schnell: Flux, circle: G
     with torch.inference_mode(), pytest.raises(StoppedError):
         denoise(
             prepared(schnell, replace(circle, steps=100)),
+            1,
             lambda step, *_: told.append(step),
             lambda: len(told) == 2,
         )

@@ -115,7 +115,7 @@ def loras(folder: Path) -> Loras:
 @pytest.fixture
 def dev(mini_folder: Path) -> Flux:
     """One of this test's own: LoRAs change the modules of a transformer."""
-    return Loader(family.MEMBERS, mini_folder, "cpu").load("dev")
+    return Loader(family.MEMBERS, mini_folder, torch.device("cpu")).load("dev")
 
 
 @pytest.fixture

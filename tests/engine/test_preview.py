@@ -44,7 +44,7 @@ def likeness(small: Pixels, picture: Pixels) -> float:
 @pytest.fixture(scope="module")
 def taught() -> Engine:
     """The family that ships with fluxserve."""
-    loader = Loader(FAMILIES["mini"], TAUGHT, "cpu")
+    loader = Loader(FAMILIES["mini"], TAUGHT, torch.device("cpu"))
     annotators = Annotators(ANNOTATORS["mini"], TAUGHT, loader.device)
     return Engine(loader, Loras(finder({}, TAUGHT, None)), annotators, safety=None)
 

@@ -39,4 +39,4 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folde
     (transformer / "config.json").write_text((mini_folder / "schnell/transformer/config.json").read_text())
     torch.save({}, transformer / "diffusion_pytorch_model.bin")
     with pytest.raises(CheckpointError, match="safetensors"):
-        Loader(FAMILIES["mini"], tmp_path, "cpu").load("schnell")
+        Loader(FAMILIES["mini"], tmp_path, torch.device("cpu")).load("schnell")

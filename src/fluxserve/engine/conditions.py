@@ -78,7 +78,7 @@ class Asked:
 
     def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
         """Before its first step."""
-        return schedule(self.flux.own.scheduler, self.generation.steps, self.rows * self.columns, self.flux.device)
+        return schedule(self.flux.own.scheduler, self.generation.steps, self.rows * self.columns)
 
     def encoded(self, picture: torch.Tensor) -> torch.Tensor:
         """A picture's latents, drawn from the autoencoder's posterior."""

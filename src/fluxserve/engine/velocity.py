@@ -58,10 +58,10 @@ def velocity_of(
     timesteps: torch.Tensor,
 ) -> Velocity:
     """For a picture of `rows` x `columns` tokens, at these timesteps one after another."""
-    transformer, own = flux.own.transformer, positions(rows, columns, flux.device)
+    transformer, ask, own = flux.own.transformer, flux.own.ask, positions(rows, columns)
     places = [own]
     if beside.reference is not None:
-        places.append(positions(beside.reference.rows, beside.reference.columns, flux.device, REFERENCE))
+        places.append(positions(beside.reference.rows, beside.reference.columns, REFERENCE))
 
     def told(embeddings: Embeddings) -> Told:
         return transformer.trunk.tell(
@@ -78,11 +78,11 @@ def velocity_of(
         tokens, answered = _shown(latents, beside), latents.shape[1]
         # Asked once: what the words leave out, the map says for both passes.
         residuals = NOTHING_MORE if follow is None else follow(latents, step)
-        answer: torch.Tensor = transformer(tokens, wanted, step, residuals, answered)
+        answer = ask(tokens, wanted, step, residuals, answered)
         if unwanted is None:
             return answer
         # Classifier-free guidance: away from what is not wanted, through the prompt and beyond.
-        away: torch.Tensor = transformer(tokens, unwanted, step, residuals, answered)
+        away = ask(tokens, unwanted, step, residuals, answered)
         return away + flux.row.negative_guidance * (answer - away)
 
     return velocity

@@ -25,8 +25,9 @@ from transformers import (
 from fluxserve.domain.catalog import Weights, member_of
 from fluxserve.domain.generation import Generation, Variation
 from fluxserve.engine.checkpoint import Checkpoint, open_checkpoint
-from fluxserve.engine.network import ControlNetwork, Transformer
+from fluxserve.engine.network import ControlNetwork, Replays, Residuals, Told, Transformer
 from fluxserve.engine.sources import folder_of
+from fluxserve.engine.tuning import Tuning
 
 Network = TypeVar(
     "Network",
@@ -50,12 +51,17 @@ class Shared:
     t5_tokenizer: T5Tokenizer
 
 
+Ask = Callable[[torch.Tensor, Told, int, Residuals, int], torch.Tensor]
+"""A transformer, or what answers for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What makes a member itself: its transformer, and the checkpoint that it is filled from. The scheduler is a
-    pattern: every picture is drawn with a copy of it."""
+    """What makes a member itself: its transformer, how that is asked, and the checkpoint that it is filled from. The
+    scheduler is a pattern: every picture is drawn with a copy of it."""
 
     transformer: Transformer
+    ask: Ask
     checkpoint: Checkpoint
     scheduler: FlowMatchEulerDiscreteScheduler
 
@@ -94,10 +100,13 @@ class Loader:
     `rows` is the family; `mini_folder` is where the one that ships with fluxserve lies.
     """
 
-    def __init__(self, rows: Mapping[str, Weights], mini_folder: Path, device: str) -> None:
+    def __init__(
+        self, rows: Mapping[str, Weights], mini_folder: Path, device: torch.device, tuning: Tuning | None = None
+    ) -> None:
         self._rows = rows
         self._mini_folder = mini_folder
-        self.device = device_named(device)
+        self.device = device
+        self.tuning = tuning or Tuning()
         self._dtype = dtype_on(self.device)
         self._own: dict[str, Own] = {}
         self._shared: dict[str, Shared] = {}
@@ -125,10 +134,11 @@ class Loader:
     def _load_own(self, name: str) -> Own:
         source = folder_of(name, self._mini_folder)
         checkpoint = open_checkpoint(Path(source) / "transformer")
-        transformer = Transformer(checkpoint.shape, "whole", self.device, self._dtype)
-        checkpoint.fill(transformer)
+        transformer = Transformer(checkpoint.shape, self.tuning.precision, self.device, self._dtype)
+        self._fill(transformer, checkpoint)
         return Own(
             transformer=transformer,
+            ask=Replays(transformer) if self.tuning.replays else transformer,
             checkpoint=checkpoint,
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler"),
         )
@@ -155,9 +165,14 @@ class Loader:
 
     def _load_control(self, name: str) -> ControlNetwork:
         checkpoint = open_checkpoint(Path(folder_of(name, self._mini_folder)), is_control=True)
-        control = ControlNetwork(checkpoint.shape, "whole", self.device, self._dtype)
-        checkpoint.fill(control)
+        control = ControlNetwork(checkpoint.shape, self.tuning.precision, self.device, self._dtype)
+        self._fill(control, checkpoint)
         return control
+
+    def _fill(self, network: Transformer | ControlNetwork, checkpoint: Checkpoint) -> None:
+        checkpoint.fill(network)
+        if self.tuning.compiles:
+            network.trunk.compile_blocks()
 
     def _network(self, kind: type[Network], source: str, subfolder: str) -> Network:
         # Only safetensors: the other format is pickle, which can run code when it is read.

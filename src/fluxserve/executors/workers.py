@@ -23,6 +23,9 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
                 *(("--lora-folder", str(settings.lora_folder)) if settings.lora_folder else ()),
                 "--device", device,
                 "--threads", str(settings.threads),
+                "--speed", settings.speed,
+                "--compilation", settings.compilation,
+                "--attention", settings.attention,
                 "--members", ",".join(sorted({model.member for model in MODELS.values()})),  # others: at first use
             ),
         )

@@ -38,7 +38,7 @@ class Conditioning(nn.Module):
 
     def forward(self, timesteps: torch.Tensor, guidance_scale: float | None, pooled: torch.Tensor) -> torch.Tensor:
         """(steps,) timesteps, 1000 for noise alone, and CLIP's (1, width) -> (steps, width)."""
-        dtype = pooled.dtype
+        dtype, timesteps = pooled.dtype, timesteps.to(pooled.device)
         # Rounded to the network's type before and after the division, as the model was used when it was published.
         told = self.time(waves((timesteps.to(dtype) / 1000) * 1000).to(dtype))
         if self.guidance is not None:

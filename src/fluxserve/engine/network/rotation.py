@@ -12,11 +12,10 @@ THETA = 10_000.0
 
 
 def turns(positions: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-    """(tokens, axes) positions -> (2, tokens, head width / 2) float32: the cosines, the sines."""
-    # In float64, as FLUX does it, and so on the CPU: not every device has it.
-    places = positions.cpu().double()
+    """(tokens, axes) positions -> (2, tokens, head width / 2) float32: the cosines, the sines. Both on the CPU."""
+    places = positions.double()  # as FLUX does it
     angles = torch.cat([_angles(places[:, number], channels) for number, channels in enumerate(axes)], dim=1)
-    return torch.stack((angles.cos(), angles.sin())).float().to(positions.device)
+    return torch.stack((angles.cos(), angles.sin())).float()
 
 
 def turned(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from fluxserve.engine.network.conditioning import Conditioning
 from fluxserve.engine.network.linear import Linear, Precision
 from fluxserve.engine.network.rotation import turns
 from fluxserve.engine.network.shape import Shape
+from fluxserve.engine.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Trunk(nn.Module):
         positions: torch.Tensor,
         first_word: torch.Tensor | None = None,
     ) -> Told:
-        """`words` is T5's (1, words, width in), `positions` the image tokens' (tokens, 3): words stand at the origin.
+        """`words` is T5's (1, words, width in), `positions` the image tokens', (tokens, 3) and on the CPU, as
+        `timesteps` are; words stand at the origin.
 
         `first_word`, (1, 1, width), goes before the words as it is."""
         said = self.words_in(words)
@@ -66,8 +68,14 @@ class Trunk(nn.Module):
         return Told(
             words=said,
             modulation=steered.view(len(steered), -1, self.shape.width),
-            table=turns(everywhere, self.shape.axes),
+            table=to_device(turns(everywhere, self.shape.axes), said.device),
         )
+
+    def compile_blocks(self) -> None:
+        """Have blocks compiled at their first use. All blocks of a kind are one piece of code, whatever network they
+        are in, and lengths may vary: there are two compilations in all."""
+        for block in (*self.doubles, *self.singles):
+            block.compile(fullgraph=True, dynamic=True)
 
     def of_double(self, modulation: torch.Tensor, number: int) -> torch.Tensor:
         """A double block's rows of a step's modulation, (12, width)."""

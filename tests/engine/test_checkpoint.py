@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from fluxserve.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from fluxserve.engine.latents import positions
-from fluxserve.engine.network import Residuals, Transformer
+from fluxserve.engine.network import Keeping, Residuals, Transformer
 from tests.engine import checkpoints
 
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path, FluxTransformer2DModel], Path], float]]
 def answers(path: Path, network: FluxTransformer2DModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Ours from the file, and diffusers' own."""
     checkpoint = open_checkpoint(path)
-    ours = Transformer(checkpoint.shape, "whole", CPU, torch.float32)
+    ours = Transformer(checkpoint.shape, Keeping(CPU, torch.float32))
     checkpoint.fill(ours)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(1, ROWS * COLUMNS, 16, generator=generator)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fluxserve.engine.network import Shape
-from fluxserve.engine.network.linear import layer_at
+from fluxserve.engine.network.layers import layer_at
 from fluxserve.engine.network.names import END, Gain, Part, gains, parts
 from fluxserve.engine.sources import CannotDraw
 
@@ -59,14 +59,15 @@ class Checkpoint:
     def fill(self, network: nn.Module) -> None:
         """Everything that `network`, made with its shape, keeps."""
         network.eval()
-        device = next(network.parameters()).device
         with torch.no_grad():
             for part in self.parts.values():
-                layer_at(network, part.path).fill(part.first, self.weight(part, device), self.bias(part, device))
+                layer = layer_at(network, part.path)
+                device = layer.weight.device
+                layer.fill(part.first, self.weight(part, device), self.bias(part, device))
             for gain in self.gains:
-                network.get_parameter(gain.path).copy_(self._tensors.read(self._gain_key(gain), slice(None), device))
+                self._copy(self._gain_key(gain), network.get_parameter(gain.path))
             if self.shape.modes:
-                network.get_parameter("modes").copy_(self._tensors.read(MODES, slice(None), device))
+                self._copy(MODES, network.get_parameter("modes"))
 
     def size(self, part: Part) -> tuple[int, int]:
         """A layer's width out and width in."""
@@ -79,6 +80,9 @@ class Checkpoint:
     def bias(self, part: Part, device: torch.device) -> torch.Tensor | None:
         """A layer's, (rows,); None where it has none."""
         return self._read(part, "bias", device) if self._key(part, "bias") in self._names else None
+
+    def _copy(self, key: str, to: torch.Tensor) -> None:
+        to.copy_(self._tensors.read(key, slice(None), to.device))
 
     def _read(self, part: Part, what: str, device: torch.device) -> torch.Tensor:
         rows = slice(part.makers_first, part.makers_first + part.rows) if self._are_makers else slice(None)

@@ -16,7 +16,7 @@ import torch
 from fluxserve.domain.generation import Lora
 from fluxserve.engine.lora_files import Addition, LoraError, read
 from fluxserve.engine.network import Transformer
-from fluxserve.engine.network.linear import layer_at
+from fluxserve.engine.network.layers import layer_at
 from fluxserve.engine.sources import CannotDraw, file_of
 from fluxserve.engine.weights import Own
 

@@ -25,7 +25,7 @@ from transformers import (
 from fluxserve.domain.catalog import Weights, member_of
 from fluxserve.domain.generation import Generation, Variation
 from fluxserve.engine.checkpoint import Checkpoint, open_checkpoint
-from fluxserve.engine.network import ControlNetwork, Replays, Residuals, Told, Transformer
+from fluxserve.engine.network import ControlNetwork, Keeping, Replays, Residuals, Told, Transformer
 from fluxserve.engine.sources import folder_of
 from fluxserve.engine.tuning import Tuning
 
@@ -108,6 +108,7 @@ class Loader:
         self.device = device
         self.tuning = tuning or Tuning()
         self._dtype = dtype_on(self.device)
+        self._keeping = Keeping(self.device, self._dtype, self.tuning.precision)
         self._own: dict[str, Own] = {}
         self._shared: dict[str, Shared] = {}
         self._image_prompts: dict[str, ImagePrompt] = {}
@@ -134,7 +135,7 @@ class Loader:
     def _load_own(self, name: str) -> Own:
         source = folder_of(name, self._mini_folder)
         checkpoint = open_checkpoint(Path(source) / "transformer")
-        transformer = Transformer(checkpoint.shape, self.tuning.precision, self.device, self._dtype)
+        transformer = Transformer(checkpoint.shape, self._keeping)
         self._fill(transformer, checkpoint)
         return Own(
             transformer=transformer,
@@ -165,7 +166,7 @@ class Loader:
 
     def _load_control(self, name: str) -> ControlNetwork:
         checkpoint = open_checkpoint(Path(folder_of(name, self._mini_folder)), is_control=True)
-        control = ControlNetwork(checkpoint.shape, self.tuning.precision, self.device, self._dtype)
+        control = ControlNetwork(checkpoint.shape, self._keeping)
         self._fill(control, checkpoint)
         return control
 

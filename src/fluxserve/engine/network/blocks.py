@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fluxserve.engine.network.linear import LINEARS, Precision
+from fluxserve.engine.network.layers import Keeping, large, vectors
 from fluxserve.engine.network.rotation import turned
 from fluxserve.engine.network.shape import Shape
 
@@ -26,15 +26,15 @@ OF_DOUBLE, OF_SINGLE, OF_END = 12, 3, 2
 class Stream(nn.Module):
     """A double block's layers for the words, or for the image."""
 
-    def __init__(self, shape: Shape, precision: Precision, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping) -> None:
         super().__init__()
-        kind, width = LINEARS[precision], shape.width
-        self.qkv = kind(width, 3 * width, device, dtype)
-        self.query_norm = _gain(shape, device, dtype)
-        self.key_norm = _gain(shape, device, dtype)
-        self.out = kind(width, width, device, dtype)
-        self.up = kind(width, PERCEPTRON * width, device, dtype)
-        self.down = kind(PERCEPTRON * width, width, device, dtype)
+        width = shape.width
+        self.qkv = large(width, 3 * width, keeping)
+        self.query_norm = vectors((shape.head_width,), keeping)
+        self.key_norm = vectors((shape.head_width,), keeping)
+        self.out = large(width, width, keeping)
+        self.up = large(width, PERCEPTRON * width, keeping)
+        self.down = large(PERCEPTRON * width, width, keeping)
         self._head_width = shape.head_width
 
     def attended(self, states: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> list[torch.Tensor]:
@@ -51,10 +51,10 @@ class Stream(nn.Module):
 
 
 class DoubleBlock(nn.Module):
-    def __init__(self, shape: Shape, precision: Precision, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping) -> None:
         super().__init__()
-        self.image = Stream(shape, precision, device, dtype)
-        self.words = Stream(shape, precision, device, dtype)
+        self.image = Stream(shape, keeping)
+        self.words = Stream(shape, keeping)
 
     def forward(
         self, words: torch.Tensor, image: torch.Tensor, modulation: torch.Tensor, table: torch.Tensor
@@ -73,13 +73,13 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    def __init__(self, shape: Shape, precision: Precision, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping) -> None:
         super().__init__()
-        kind, width = LINEARS[precision], shape.width
-        self.into = kind(width, (3 + PERCEPTRON) * width, device, dtype)
-        self.query_norm = _gain(shape, device, dtype)
-        self.key_norm = _gain(shape, device, dtype)
-        self.out = kind((1 + PERCEPTRON) * width, width, device, dtype)
+        width = shape.width
+        self.into = large(width, (3 + PERCEPTRON) * width, keeping)
+        self.query_norm = vectors((shape.head_width,), keeping)
+        self.key_norm = vectors((shape.head_width,), keeping)
+        self.out = large((1 + PERCEPTRON) * width, width, keeping)
         self._split = [3 * width, PERCEPTRON * width]
         self._head_width = shape.head_width
 
@@ -112,7 +112,3 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, table
         turned(query, table).transpose(1, 2), turned(key, table).transpose(1, 2), value.transpose(1, 2)
     )
     return seen.transpose(1, 2).flatten(2)
-
-
-def _gain(shape: Shape, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape.head_width, device=device, dtype=dtype), requires_grad=False)

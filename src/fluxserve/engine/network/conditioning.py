@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fluxserve.engine.network.linear import Linear
+from fluxserve.engine.network.layers import Keeping, small
 from fluxserve.engine.network.shape import Shape
 
 WAVES = 256  # that a number is written in
@@ -20,21 +20,21 @@ class Perceptron(nn.Module):
 
         def __call__(self, states: torch.Tensor) -> torch.Tensor: ...
 
-    def __init__(self, width_in: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, width_in: int, width: int, keeping: Keeping) -> None:
         super().__init__()
-        self.first = Linear(width_in, width, device, dtype)
-        self.second = Linear(width, width, device, dtype)
+        self.first = small(width_in, width, keeping)
+        self.second = small(width, width, keeping)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.second(F.silu(self.first(states)))
 
 
 class Conditioning(nn.Module):
-    def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping) -> None:
         super().__init__()
-        self.time = Perceptron(WAVES, shape.width, device, dtype)
-        self.guidance = Perceptron(WAVES, shape.width, device, dtype) if shape.takes_guidance else None
-        self.meaning = Perceptron(shape.pooled_in, shape.width, device, dtype)
+        self.time = Perceptron(WAVES, shape.width, keeping)
+        self.guidance = Perceptron(WAVES, shape.width, keeping) if shape.takes_guidance else None
+        self.meaning = Perceptron(shape.pooled_in, shape.width, keeping)
 
     def forward(self, timesteps: torch.Tensor, guidance_scale: float | None, pooled: torch.Tensor) -> torch.Tensor:
         """(steps,) timesteps, 1000 for noise alone, and CLIP's (1, width) -> (steps, width)."""

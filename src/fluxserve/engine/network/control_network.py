@@ -4,25 +4,21 @@
 import torch
 from torch import nn
 
-from fluxserve.engine.network.linear import Linear, Precision
+from fluxserve.engine.network.layers import Keeping, small, vectors
 from fluxserve.engine.network.shape import Shape
 from fluxserve.engine.network.transformer import Residuals
 from fluxserve.engine.network.trunk import Told, Trunk
 
 
 class ControlNetwork(nn.Module):
-    def __init__(self, shape: Shape, precision: Precision, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping) -> None:
         super().__init__()
         width = shape.width
-        self.trunk = Trunk(shape, precision, device, dtype, ends=False)
-        self.map_in = Linear(shape.channels_in, width, device, dtype)
-        self.after_doubles = nn.ModuleList(Linear(width, width, device, dtype) for _ in range(shape.doubles))
-        self.after_singles = nn.ModuleList(Linear(width, width, device, dtype) for _ in range(shape.singles))
-        self.modes = (
-            nn.Parameter(torch.empty(shape.modes, width, device=device, dtype=dtype), requires_grad=False)
-            if shape.modes
-            else None
-        )
+        self.trunk = Trunk(shape, keeping, ends=False)
+        self.map_in = small(shape.channels_in, width, keeping)
+        self.after_doubles = nn.ModuleList(small(width, width, keeping) for _ in range(shape.doubles))
+        self.after_singles = nn.ModuleList(small(width, width, keeping) for _ in range(shape.singles))
+        self.modes = vectors((shape.modes, width), keeping) if shape.modes else None
 
     def first_word(self, mode: int | None) -> torch.Tensor | None:
         """How it is told which type of map it is shown, for `Trunk.tell`."""

@@ -1,21 +1,17 @@
-"""Linear layers, by how they keep their weights.
+"""Linear layers with their weights as they came, on the device or on the host.
 
-All are made empty, and filled by rows: a layer may hold several of the layers of a checkpoint, one under another, and
-each of them can be filled anew, where it is, when a LoRA is put on or taken off.
+All layers are made empty, and filled by rows: a layer may hold several of a checkpoint's, one under another, and each of
+them can be filled anew, where it is, when a LoRA is put on or taken off.
 """
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-Precision = Literal["whole", "fp8"]
-"""How the large layers keep their weights: as they came, or in eight bits."""
-
-FP8 = torch.float8_e4m3fn
-LARGEST_FP8 = torch.finfo(FP8).max
-SMALLEST = 1e-12  # for rows of zeros
+MOST_AT_ONCE = 1 << 28  # bytes of a layer that lies on the host, on the device together
 
 
 class Linear(nn.Module):
@@ -40,50 +36,19 @@ class Linear(nn.Module):
         self.bias[rows] = 0 if bias is None else bias
 
 
-class Fp8Linear(nn.Module):
-    """Weights in eight bits (e4m3) with a scale for each row; what comes in is brought to eight bits too, with a scale
-    for each token, and the product is taken in eight bits."""
-
-    if TYPE_CHECKING:
-
-        def __call__(self, states: torch.Tensor) -> torch.Tensor: ...
+class HostLinear(Linear):
+    """Weights on the host, for layers that are asked once a picture: they go to the device piece by piece, and go."""
 
     def __init__(self, width_in: int, width_out: int, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width_out, width_in, device=device, dtype=FP8), requires_grad=False)
-        self.scale = nn.Parameter(torch.empty(1, width_out, device=device), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(width_out, device=device, dtype=dtype), requires_grad=False)
+        super().__init__(width_in, width_out, torch.device("meta" if device.type == "meta" else "cpu"), dtype)
+        if device.type == "cuda":
+            self.weight.data = self.weight.data.pin_memory()
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        small, scale = in_eight_bits(states.flatten(0, -2))
-        product: torch.Tensor = torch._scaled_mm(
-            small, self.weight.t(), scale, self.scale, self.bias, out_dtype=states.dtype, use_fast_accum=True
-        )
-        return product.view(*states.shape[:-1], -1)
-
-    def fill(self, first: int, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Set the rows from `first` on."""
-        rows = slice(first, first + len(weight))
-        self.weight[rows], scale = in_eight_bits(weight)
-        self.scale[0, rows] = scale[:, 0]
-        self.bias[rows] = 0 if bias is None else bias
+        rows = max(1, MOST_AT_ONCE // (self.weight.shape[1] * self.weight.itemsize))
+        pieces = zip(torch.split(self.weight, rows), torch.split(self.bias, rows), strict=True)
+        return torch.cat([F.linear(states, *_brought(piece, states.device)) for piece in pieces], dim=-1)
 
 
-def in_eight_bits(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, width) -> the same as e4m3, and (rows, 1) float32 scales, with which each row's largest is near e4m3's.
-
-    The scales are powers of two, so that numbers which were e4m3 already stay what they are.
-    """
-    values = rows.float()
-    largest = values.abs().amax(1, keepdim=True).clamp(min=SMALLEST)
-    scale = torch.exp2(torch.ceil(torch.log2(largest / LARGEST_FP8)))
-    return (values / scale).to(FP8), scale
-
-
-def layer_at(network: nn.Module, path: str) -> Linear | Fp8Linear:
-    layer = network.get_submodule(path)
-    assert isinstance(layer, Linear | Fp8Linear)
-    return layer
-
-
-LINEARS: dict[Precision, type[Linear] | type[Fp8Linear]] = {"whole": Linear, "fp8": Fp8Linear}
+def _brought(tensors: Iterable[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]

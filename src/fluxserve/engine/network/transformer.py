@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fluxserve.engine.network.blocks import OF_END, modulated
-from fluxserve.engine.network.linear import Linear, Precision
+from fluxserve.engine.network.layers import Keeping, small
 from fluxserve.engine.network.shape import Shape
 from fluxserve.engine.network.trunk import Told, Trunk, share_of
 
@@ -19,10 +19,10 @@ class Residuals:
 
 
 class Transformer(torch.nn.Module):
-    def __init__(self, shape: Shape, precision: Precision, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping) -> None:
         super().__init__()
-        self.trunk = Trunk(shape, precision, device, dtype, ends=True)
-        self.image_out = Linear(shape.width, shape.channels_out, device, dtype)
+        self.trunk = Trunk(shape, keeping, ends=True)
+        self.image_out = small(shape.width, shape.channels_out, keeping)
 
     def forward(self, tokens: torch.Tensor, told: Told, step: int, residuals: Residuals, answered: int) -> torch.Tensor:
         """(1, tokens, channels in) -> the direction of the first `answered` of them, (1, answered, channels out)."""

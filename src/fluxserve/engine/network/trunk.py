@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from fluxserve.engine.network.blocks import OF_DOUBLE, OF_END, OF_SINGLE, DoubleBlock, SingleBlock
 from fluxserve.engine.network.conditioning import Conditioning
-from fluxserve.engine.network.linear import Linear, Precision
+from fluxserve.engine.network.layers import Keeping, small
+from fluxserve.engine.network.linear import HostLinear, Linear
 from fluxserve.engine.network.rotation import turns
 from fluxserve.engine.network.shape import Shape
 from fluxserve.engine.transfer import to_device
@@ -31,21 +32,20 @@ class Told:
 class Trunk(nn.Module):
     """`ends` says whether its modulation has rows for the end, as a transformer's does."""
 
-    def __init__(
-        self, shape: Shape, precision: Precision, device: torch.device, dtype: torch.dtype, *, ends: bool
-    ) -> None:
+    def __init__(self, shape: Shape, keeping: Keeping, *, ends: bool) -> None:
         super().__init__()
         width = shape.width
         self.shape = shape
-        self.image_in = Linear(shape.channels_in, width, device, dtype)
-        self.words_in = Linear(shape.words_in, width, device, dtype)
-        self.conditioning = Conditioning(shape, device, dtype)
+        self.image_in = small(shape.channels_in, width, keeping)
+        self.words_in = small(shape.words_in, width, keeping)
+        self.conditioning = Conditioning(shape, keeping)
         rows = OF_DOUBLE * shape.doubles + OF_SINGLE * shape.singles + (OF_END if ends else 0)
         # A quarter of FLUX.1's weights, and read for one vector a step: of all blocks and steps at once it costs next
         # to nothing, in each block at each step it would be one and a half milliseconds of a step's hundred.
-        self.modulation = Linear(width, rows * width, device, dtype)
-        self.doubles = nn.ModuleList(DoubleBlock(shape, precision, device, dtype) for _ in range(shape.doubles))
-        self.singles = nn.ModuleList(SingleBlock(shape, precision, device, dtype) for _ in range(shape.singles))
+        kind = HostLinear if keeping.modulates_from_host else Linear
+        self.modulation = kind(width, rows * width, keeping.device, keeping.dtype)
+        self.doubles = nn.ModuleList(DoubleBlock(shape, keeping) for _ in range(shape.doubles))
+        self.singles = nn.ModuleList(SingleBlock(shape, keeping) for _ in range(shape.singles))
 
     def tell(
         self,

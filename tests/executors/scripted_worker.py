@@ -1,7 +1,8 @@
 """A worker that draws nothing and does what the prompt says: a real process on a real pipe, started in no time.
 
 Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`,
-`flag`; any other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it
+`flag`, `swap` (then it has the member fill loaded and no other); any other is taken as the picture, unless the job has
+callers' pictures: then they are. Arguments: how it
 behaves before it is ready.
 """
 
@@ -11,7 +12,20 @@ import threading
 import time
 
 from fluxserve.domain import job as wire
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Message, Picture, Progress, Ready, Started
+from fluxserve.domain.job import (
+    Alive,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Holds,
+    Job,
+    Message,
+    Picture,
+    Progress,
+    Ready,
+    Started,
+)
 
 OUT = os.fdopen(os.dup(1), "wb")
 LOCK = threading.Lock()
@@ -70,6 +84,8 @@ def draw(job: Job) -> None:
             case "fail":
                 send(Failed(job.id, "drawing_failed", "as the script says"))
                 return
+            case "swap":
+                send(Holds(("fill",)))
             case "flag":
                 send(Failed(job.id, "flagged", "as the script says"))
                 return
@@ -99,7 +115,7 @@ def main() -> None:
 
     threading.Thread(target=say_alive, daemon=True).start()
     threading.Thread(target=listen, daemon=True).start()
-    send(Ready("script"))
+    send(Ready("script", ("schnell",)))
     while has_job.acquire():
         draw(jobs.pop(0))
 

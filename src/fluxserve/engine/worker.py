@@ -5,9 +5,9 @@
 
 Four threads: one reads the pipe, the main one draws, one finishes pictures (resamples, encodes, sends) while the next
 is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each step, then Done,
-Failed or Cancelled. A job cancelled before it started has Cancelled alone. Ready is said once, when models are loaded,
-and Alive at any time, before Ready too. Now and then a Progress brings a preview, but never of a picture's last step,
-nor where the family has a safety check.
+Failed or Cancelled; before that Holds, if other members are loaded now. A job cancelled before it started has Cancelled
+alone. Ready is said once, when models are loaded, and Alive at any time, before Ready too. Now and then a Progress
+brings a preview, but never of a picture's last step, nor where the family has a safety check.
 
 It ends at once when its standard input ends, for then the server is gone: what it is drawing is the server's to give to
 another. It ends also, with a status that says why, when memory ran out, after which nothing in it can be relied upon,
@@ -31,14 +31,15 @@ from typing import TYPE_CHECKING, NoReturn
 from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS, SAFETY, SHORTEST_SIDE
 from fluxserve.domain.errors import DrawingFailed, Flagged
 from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
+from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Holds, Job, Progress, Ready, Started
 from fluxserve.engine.finish import Drawn, finish
 from fluxserve.engine.line import FrameError, Line, take_standard_streams
 from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.orders import Orders
 
 if TYPE_CHECKING:
-    from fluxserve.engine.engine import Engine, Preview
+    from fluxserve.engine.engine import Engine, OnProgress, Preview
+    from fluxserve.engine.weights import Loader
 
 SERVER_GONE = 0
 BAD_FRAME = 65
@@ -99,8 +100,8 @@ def parse(arguments: list[str]) -> SetUp:
     return SetUp(chosen.family, chosen.mini_folder, chosen.lora_folder, chosen.device, chosen.threads, members)
 
 
-def build_engine(set_up: SetUp) -> tuple["Engine", str]:
-    """An engine and the device it draws on. Imports torch, and so must come after the environment it reads."""
+def build_engine(set_up: SetUp) -> tuple["Engine", "Loader"]:
+    """An engine and what loads for it. Imports torch, and so must come after the environment it reads."""
     # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -136,7 +137,7 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     # sees them, whatever they show.
     with suppress(FlaggedError):
         engine.generate(tiny_picture(set_up.members), {}, on_progress, is_cancelled=lambda: False)
-    return engine, str(loader.device)
+    return engine, loader
 
 
 def steps_with_previews(steps: int, previews: int) -> set[int]:
@@ -182,15 +183,15 @@ class Worker:
             time.sleep(ALIVE_SECONDS)
 
     def _draw_all(self, set_up: SetUp) -> None:
-        engine, device = build_engine(set_up)
-        self._line.send(Ready(device))
+        engine, loader = build_engine(set_up)
+        self._line.send(Ready(str(loader.device), loader.members))
         while True:
             self._doing = "waiting"
             job = self._orders.next()
             self._doing = f"drawing {job.id}"
-            self._draw(engine, job)
+            self._draw(engine, loader, job)
 
-    def _draw(self, engine: "Engine", job: Job) -> None:
+    def _draw(self, engine: "Engine", loader: "Loader", job: Job) -> None:
         import torch
 
         from fluxserve.engine.denoise import StoppedError
@@ -215,7 +216,7 @@ class Worker:
                 self._line.send(Progress(job.id, step, steps))
 
         try:
-            pictures = engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+            pictures = self._drawn(engine, loader, job, on_progress)
         except StoppedError:
             self._line.send(Cancelled(job.id))
         except FlaggedError as error:
@@ -231,6 +232,14 @@ class Worker:
             self._line.send(_failed(job, error))
         else:
             self._unfinished.put(Unfinished(job, pictures, began))
+
+    def _drawn(self, engine: "Engine", loader: "Loader", job: Job, on_progress: "OnProgress") -> list[Drawn]:
+        before = loader.members
+        try:
+            return engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+        finally:  # also where the job failed: it may have loaded all the same
+            if loader.members != before:
+                self._line.send(Holds(loader.members))
 
     def _finish_all(self) -> None:
         while True:

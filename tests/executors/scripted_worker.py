@@ -1,9 +1,8 @@
 """A worker that draws nothing and does what the prompt says: a real process on a real pipe, started in no time.
 
 Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`,
-`flag`, `swap` (then it has the member fill loaded and no other); any other is taken as the picture, unless the job has
-callers' pictures: then they are. Arguments: how it
-behaves before it is ready.
+`flag`, `load-MEMBER` (and let go of all others); any other is taken as the picture, unless the job has callers'
+pictures: then they are. Arguments: how it behaves before it is ready.
 """
 
 import os
@@ -84,11 +83,11 @@ def draw(job: Job) -> None:
             case "fail":
                 send(Failed(job.id, "drawing_failed", "as the script says"))
                 return
-            case "swap":
-                send(Holds(("fill",)))
             case "flag":
                 send(Failed(job.id, "flagged", "as the script says"))
                 return
+            case word if word.startswith("load-"):
+                send(Holds((word.removeprefix("load-"),)))
     send(Progress(job.id, 1, 1))
     generation = job.generation
     data = b"".join(job.images.values()) or generation.kind.prompt.encode()

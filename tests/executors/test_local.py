@@ -89,8 +89,8 @@ async def test_a_slot_tells_which_members_its_worker_has_loaded_by_then() -> Non
         await until(executor, lambda: executor.can_draw)
         assert members() == {SCHNELL}
 
-        dev = replace(job("a", "swap"), generation=replace(job("a", "swap").generation, model="flux1-dev"))
-        executor.assign(Slot("one", 0), dev)
+        dev = job("a", "load-fill")
+        executor.assign(Slot("one", 0), replace(dev, generation=replace(dev.generation, model="flux1-dev")))
         assert members() == {frozenset({"dev"})}  # to be loaded for it: whether schnell can stay, nobody knows yet
 
         assert isinstance(await ending(executor), Done)

@@ -21,6 +21,7 @@ from fluxserve.domain.catalog import MODELS
 from fluxserve.domain.errors import FluxserveError, InvalidInput
 from fluxserve.domain.generation import RANDOM_SEED, Generation, ImageFormat, TextToImage
 from fluxserve.executors import LocalExecutor
+from fluxserve.executors.devices import FinderError, devices_of
 from fluxserve.executors.workers import worker_commands
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ console = Console(stderr=True)
 def main() -> None:
     try:
         app()
-    except SettingsError as error:
+    except (SettingsError, FinderError) as error:
         sys.exit(f"fluxserve: {error}")
 
 
@@ -123,7 +124,7 @@ def generate(
 async def _draw(settings: Settings, generation: Generation) -> wire.Picture:
     """By the same worker process that a server uses."""
     executor = LocalExecutor(
-        worker_commands(settings.engine)[:1],
+        worker_commands(settings.engine, await devices_of(settings.engine.devices))[:1],
         silence_seconds=settings.engine.silence_seconds,
         stall_seconds=settings.engine.stall_seconds,
     )

@@ -270,7 +270,9 @@ class EngineSettings(Group):
         None, description="A folder of your own LoRAs: name.safetensors is asked for as name."
     )
     devices: str = Field(
-        "auto", description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto".'
+        "auto",
+        description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto": every '
+        "GPU that there is, else the CPU.",
     )
     pool: str = Field(
         "public",

@@ -24,6 +24,7 @@ from fluxserve.domain.completion import Rate
 from fluxserve.domain.credits import points
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.executors import LocalExecutor
+from fluxserve.executors.devices import devices_of
 from fluxserve.executors.workers import worker_commands
 from fluxserve.relay import Relay, Route, Upstream
 from fluxserve.storage import OWNER_FILE, Fetcher, GuardedBackend, Opener, Room, Shelf
@@ -97,7 +98,7 @@ class Server:
                 check_room=room.check,
             )
             executor = LocalExecutor(
-                worker_commands(settings.engine),
+                worker_commands(settings.engine, await devices_of(settings.engine.devices)),
                 silence_seconds=settings.engine.silence_seconds,
                 stall_seconds=settings.engine.stall_seconds,
             )

@@ -40,3 +40,12 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folde
     torch.save({}, transformer / "diffusion_pytorch_model.bin")
     with pytest.raises(CheckpointError, match="safetensors"):
         Loader(FAMILIES["mini"], tmp_path, torch.device("cpu")).load("schnell")
+
+
+def test_the_members_are_those_that_are_loaded(mini_folder: Path) -> None:
+    loader = Loader(FAMILIES["mini"], mini_folder, torch.device("cpu"))
+    assert not loader.members
+
+    loader.load("schnell")
+    loader.load("dev")
+    assert loader.members == ("dev", "schnell")

@@ -7,7 +7,7 @@ from fluxserve.executors.workers import mini_folder, worker_commands
 
 
 def test_every_device_has_a_worker_of_its_own() -> None:
-    commands = worker_commands(EngineSettings(devices="cuda:0, cuda:1,"))
+    commands = worker_commands(EngineSettings(), ["cuda:0", "cuda:1"])
 
     assert [command.name for command in commands] == ["cuda:0", "cuda:1"]
     for command in commands:
@@ -21,6 +21,6 @@ def test_the_mini_family_is_found_beside_the_sources() -> None:
 
 def test_members_that_few_tasks_need_are_not_loaded_at_the_start() -> None:
     """FLUX.1's have tens of gigabytes each."""
-    (command,) = worker_commands(EngineSettings(family="flux1", devices="cuda:0"))
+    (command,) = worker_commands(EngineSettings(family="flux1"), ["cuda:0"])
     members = command.arguments[command.arguments.index("--members") + 1]
     assert members == "dev,schnell"

@@ -47,6 +47,11 @@ class Engine:
     def device(self) -> str:
         return str(self._loader.device)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Those that could begin at once."""
+        return self._loader.members
+
     def load(self, member: str) -> None:
         """Load a member of the family before it is needed."""
         self._loader.load(member)

@@ -20,8 +20,9 @@ IMAGE_WORDS = 729  # that a picture becomes, where one may join the prompt
 
 def needs_of(rows: Mapping[str, Weights], mini_folder: Path) -> Needs:
     """Of the family's largest transformer, and of what all its members share."""
-    shapes = {row.own: open_checkpoint(Path(folder_of(row.own, mini_folder)) / "transformer").shape for row in rows.values()}
-    weights = max((split(shape) for shape in shapes.values()), key=sum)
+    folders = {Path(folder_of(row.own, mini_folder)) for row in rows.values()}
+    shapes = [open_checkpoint(folder / "transformer").shape for folder in folders]
+    weights = max(map(split, shapes), key=sum)
     shared = Path(folder_of(next(iter(rows.values())).shared, mini_folder))
     config = json.loads((shared / "vae" / "config.json").read_text())
     side = 2 << (len(config["block_out_channels"]) - 1)  # of a token, in pixels
@@ -30,7 +31,7 @@ def needs_of(rows: Mapping[str, Weights], mini_folder: Path) -> Needs:
         *weights,
         encoders=sum(_bytes_in(shared / name) for name in ENCODERS),
         autoencoder=_bytes_in(shared / "vae"),
-        width=max(shape.width for shape in shapes.values()),
+        width=max(shape.width for shape in shapes),
         channels=config["block_out_channels"][0],
         most_tokens=max(_tokens(row, side) for row in rows.values()),
         most_pixels=pixels,

@@ -1,8 +1,8 @@
 """What fits: how a family's networks are kept on a device, from the memory that it has free.
 
-Everything stays on the device if it can. If not, the text encoders go to the host, which costs a second for a prompt that
-was not read lately, and then a transformer's modulation, which is asked once a picture; then weights are kept in fewer
-bits. Each plan needs less than the one before. Nothing is loaded or measured here.
+Everything stays on the device if it can. If not, the text encoders go to the host, which costs a second for a prompt
+that was not read lately, and then a transformer's modulation, which is asked once a picture; then weights are kept in
+fewer bits. Nothing is loaded or measured here.
 """
 
 from collections.abc import Iterator

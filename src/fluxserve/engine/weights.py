@@ -114,6 +114,11 @@ class Loader:
         self._image_prompts: dict[str, ImagePrompt] = {}
         self._controls: dict[str, ControlNetwork] = {}
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Those whose transformers are loaded now."""
+        return tuple(sorted(member for member, row in self._rows.items() if row.own in self._own))
+
     def load(self, member: str) -> Flux:
         """The networks that a member draws with."""
         row = self._rows[member]

@@ -5,9 +5,9 @@
 
 Four threads: one reads the pipe, the main one draws, one finishes pictures (looks at them, resamples, encodes, sends)
 while the next is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each
-step, then Done, Failed or Cancelled. A job cancelled before it started has Cancelled alone. Ready is said once, when
-models are loaded, and Alive at any time, before Ready too. Now and then a Progress brings a preview, but never of a
-picture's last step, nor where the family has a safety check.
+step, then Done, Failed or Cancelled; before that Holds, if other members are loaded now. A job cancelled before it
+started has Cancelled alone. Ready is said once, when models are loaded, and Alive at any time, before Ready too. Now
+and then a Progress brings a preview, but never of a picture's last step, nor where the family has a safety check.
 
 It ends at once when its standard input ends, for then the server is gone: what it is drawing is the server's to give to
 another. It ends also, with a status that says why, when memory ran out, after which nothing in it can be relied upon,
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS, SAFETY, SHORTEST_SIDE
 from fluxserve.domain.errors import DrawingFailed, Flagged
 from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
+from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Holds, Job, Progress, Ready, Started
 from fluxserve.domain.speeds import ATTENTIONS, COMPILATIONS, SPEEDS, Attention, Compilation, SpeedName
 from fluxserve.engine.finish import Drawn
 from fluxserve.engine.line import FrameError, Line, take_standard_streams
@@ -38,7 +38,7 @@ from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.orders import Orders
 
 if TYPE_CHECKING:
-    from fluxserve.engine.engine import Engine, Preview
+    from fluxserve.engine.engine import Engine, OnProgress, Preview
 
 SERVER_GONE = 0
 BAD_FRAME = 65
@@ -191,7 +191,7 @@ class Worker:
 
     def _draw_all(self, set_up: SetUp) -> None:
         engine = build_engine(set_up)
-        self._line.send(Ready(engine.device))
+        self._line.send(Ready(engine.device, engine.members))
         while True:
             self._doing = "waiting"
             job = self._orders.next()
@@ -222,7 +222,7 @@ class Worker:
                 self._line.send(Progress(job.id, step, steps))
 
         try:
-            pictures = engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+            pictures = self._drawn(engine, job, on_progress)
         except StoppedError:
             self._line.send(Cancelled(job.id))
         except CannotDraw as error:
@@ -236,6 +236,14 @@ class Worker:
             self._line.send(_failed(job, error))
         else:
             self._unfinished.put(Unfinished(engine, job, pictures, began))
+
+    def _drawn(self, engine: "Engine", job: Job, on_progress: "OnProgress") -> list[Drawn]:
+        before = engine.members
+        try:
+            return engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+        finally:  # also where the job failed: it may have loaded all the same
+            if engine.members != before:
+                self._line.send(Holds(engine.members))
 
     def _finish_all(self) -> None:
         while True:

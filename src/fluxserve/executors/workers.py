@@ -1,6 +1,7 @@
 """How the engine's workers are started: by name, one a device, from the settings."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fluxserve.config import EngineSettings
@@ -10,8 +11,8 @@ from fluxserve.executors.local import WorkerCommand
 ENGINE = "fluxserve.engine.worker"
 
 
-def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
-    """A command for each device of `settings.devices`. Raises `FileNotFoundError` if the mini weights are not here."""
+def worker_commands(settings: EngineSettings, devices: Sequence[str]) -> list[WorkerCommand]:
+    """A command for each of `devices`. Raises `FileNotFoundError` if the mini weights are not here."""
     return [
         WorkerCommand(
             name=device,
@@ -29,8 +30,7 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
                 "--members", ",".join(sorted({model.member for model in MODELS.values()})),  # others: at first use
             ),
         )
-        for device in (name.strip() for name in settings.devices.split(","))
-        if device
+        for device in devices
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Linear layers with their weights as they came, on the device or on the host.
 
-All layers are made empty, and filled by rows: a layer may hold several of a checkpoint's, one under another, and each of
-them can be filled anew, where it is, when a LoRA is put on or taken off.
+All are made empty, and filled by rows: a layer may hold several of a checkpoint's, one under another, and each of them
+can be filled anew, where it is, when a LoRA is put on or taken off.
 """
 
 from collections.abc import Iterable

@@ -75,8 +75,10 @@ def _beside(addition: Addition, strength: float) -> Callable[..., torch.Tensor]:
     return add
 
 
-def finder(files: Mapping[str, str], mini_folder: Path, own_folder: Path | None) -> Callable[[str], Path]:
-    """Looks a name up: `own_folder`'s file of that name first, then the catalogue's, downloaded if need be."""
+def finder(
+    files: Mapping[str, str], mini_folder: Path, own_folder: Path | None, weights_folder: Path | None = None
+) -> Callable[[str], Path]:
+    """Looks a name up: `own_folder`'s file of that name first, then the catalogue's."""
 
     def find(name: str) -> Path:
         own = own_folder / f"{name}.safetensors" if own_folder and Path(name).name == name else None
@@ -85,7 +87,7 @@ def finder(files: Mapping[str, str], mini_folder: Path, own_folder: Path | None)
         if name not in files:
             raise LoraError(f"LoRA {name}: there is none of this name here")
         try:
-            return file_of(files[name], mini_folder)
+            return file_of(files[name], mini_folder, weights_folder)
         except CannotDraw as error:
             raise LoraError(f"LoRA {name}: {error}") from error
 

@@ -29,7 +29,7 @@ from transformers import (
 
 from fluxserve.domain.catalog import Weights, member_of
 from fluxserve.domain.generation import Generation, Variation
-from fluxserve.engine.sources import folder_of
+from fluxserve.engine.sources import CannotDraw, path_of
 
 Network = TypeVar(
     "Network",
@@ -94,12 +94,16 @@ class Flux:
 class Loader:
     """The members of one family on one device, each loaded at its first use.
 
-    `rows` is the family; `mini_folder` is where the one that ships with fluxserve lies.
+    `rows` is the family; `mini_folder` is where the one that ships with fluxserve lies, `weights_folder` where a person's
+    own weights do.
     """
 
-    def __init__(self, rows: Mapping[str, Weights], mini_folder: Path, device: str) -> None:
+    def __init__(
+        self, rows: Mapping[str, Weights], mini_folder: Path, device: str, weights_folder: Path | None = None
+    ) -> None:
         self._rows = rows
         self._mini_folder = mini_folder
+        self._weights_folder = weights_folder
         self.device = device_named(device)
         self._dtype = dtype_on(self.device)
         self._own: dict[str, Own] = {}
@@ -126,14 +130,14 @@ class Loader:
         return flux
 
     def _load_own(self, name: str) -> Own:
-        source = folder_of(name, self._mini_folder)
+        source = self._folder_of(name)
         return Own(
             transformer=self._network(FluxTransformer2DModel, source, "transformer"),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler"),
         )
 
     def _load_shared(self, name: str) -> Shared:
-        source = folder_of(name, self._mini_folder)
+        source = self._folder_of(name)
         vae = self._network(AutoencoderKL, source, "vae")
         vae.to(memory_format=torch.channels_last)  # its convolutions are a tenth faster so, on CPUs and GPUs
         return Shared(
@@ -145,7 +149,7 @@ class Loader:
         )
 
     def _load_image_prompt(self, name: str) -> ImagePrompt:
-        source = folder_of(name, self._mini_folder)
+        source = self._folder_of(name)
         return ImagePrompt(
             processor=SiglipImageProcessorPil.from_pretrained(source, subfolder="feature_extractor"),
             encoder=self._network(SiglipVisionModel, source, "image_encoder"),
@@ -153,9 +157,15 @@ class Loader:
         )
 
     def _load_control(self, name: str) -> FluxControlNetModel:
-        return self._network(FluxControlNetModel, folder_of(name, self._mini_folder), "")
+        return self._network(FluxControlNetModel, self._folder_of(name), "")
 
-    def _network(self, kind: type[Network], source: str, subfolder: str) -> Network:
+    def _folder_of(self, name: str) -> Path:
+        path = path_of(name, self._mini_folder, self._weights_folder)
+        if path.is_file():  # a .safetensors or a .gguf file, in which a transformer lies alone
+            raise CannotDraw(f"{name} is a single file here, which is not read yet; a diffusers folder is")
+        return path
+
+    def _network(self, kind: type[Network], source: Path, subfolder: str) -> Network:
         # Only safetensors: the other format is pickle, which can run code when it is read.
         network: Network = kind.from_pretrained(source, subfolder=subfolder, dtype=self._dtype, use_safetensors=True)
         network.requires_grad_(False)

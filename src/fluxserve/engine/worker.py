@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -54,10 +54,11 @@ MOST_UNFINISHED = 1  # sets of pictures that wait to be encoded; with more the d
 class SetUp:
     """`members` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch.
 
-    `lora_folder` is where a person's own LoRAs lie."""
+    `weights_folder` is where a person's own weights lie, `lora_folder` their LoRAs."""
 
     family: str
     mini_folder: Path
+    weights_folder: Path | None
     lora_folder: Path | None
     device: str
     threads: int
@@ -88,6 +89,7 @@ def parse(arguments: list[str]) -> SetUp:
     parser.add_argument(
         "--mini-folder", required=True, type=Path, help="where the weights that ship with fluxserve lie"
     )
+    parser.add_argument("--weights-folder", type=Path, help="where weights of your own lie")
     parser.add_argument("--lora-folder", type=Path, help="where LoRAs of your own lie")
     parser.add_argument("--device", required=True, help="cpu, cuda:0, mps, or auto for the best there is")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
@@ -96,7 +98,15 @@ def parse(arguments: list[str]) -> SetUp:
     members = tuple(chosen.members.split(","))
     if unknown := set(members) - set(FAMILIES[chosen.family]):
         parser.error(f"--members: the {chosen.family} family has no {', '.join(sorted(unknown))}")
-    return SetUp(chosen.family, chosen.mini_folder, chosen.lora_folder, chosen.device, chosen.threads, members)
+    return SetUp(
+        chosen.family,
+        chosen.mini_folder,
+        chosen.weights_folder,
+        chosen.lora_folder,
+        chosen.device,
+        chosen.threads,
+        members,
+    )
 
 
 def build_engine(set_up: SetUp) -> tuple["Engine", str]:
@@ -104,6 +114,7 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what loads weights asks the hub for newer ones, unless it is told not to
     keep_freed_memory()
     import diffusers
     import torch
@@ -115,16 +126,20 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
     from fluxserve.engine.safety import FlaggedError, Safety
+    from fluxserve.engine.sources import path_of
     from fluxserve.engine.weights import Loader
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if set_up.threads:
         torch.set_num_threads(set_up.threads)
-    loader = Loader(FAMILIES[set_up.family], set_up.mini_folder, set_up.device)
-    loras = Loras(finder(LORA_FILES[set_up.family], set_up.mini_folder, set_up.lora_folder))
-    annotators = Annotators(ANNOTATORS[set_up.family], set_up.mini_folder, loader.device)
+    mini, own = set_up.mini_folder, set_up.weights_folder
+    loader = Loader(FAMILIES[set_up.family], mini, set_up.device, own)
+    loras = Loras(finder(LORA_FILES[set_up.family], mini, set_up.lora_folder, own))
+    annotators = Annotators(ANNOTATORS[set_up.family], mini, loader.device, own)
     watched = SAFETY[set_up.family]
+    if watched:
+        watched = replace(watched, classifier=str(path_of(watched.classifier, mini, own)))
     engine = Engine(loader, loras, annotators, Safety(watched, loader.device) if watched else None)
     for member in set_up.members:
         engine.load(member)
@@ -134,8 +149,9 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
 
     # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's. Nobody
     # sees them, whatever they show.
-    with suppress(FlaggedError):
-        engine.generate(tiny_picture(set_up.members), {}, on_progress, is_cancelled=lambda: False)
+    if tiny := tiny_picture(set_up.members):
+        with suppress(FlaggedError):
+            engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
     return engine, str(loader.device)
 
 
@@ -144,9 +160,11 @@ def steps_with_previews(steps: int, previews: int) -> set[int]:
     return {max(1, steps * number // (previews + 1)) for number in range(1, previews + 1)} - {steps}
 
 
-def tiny_picture(members: tuple[str, ...]) -> Generation:
-    """The least there is to draw, with one of `members`."""
-    model = next((name for name, model in MODELS.items() if model.member in members), "flux1-schnell")
+def tiny_picture(members: tuple[str, ...]) -> Generation | None:
+    """The least there is to draw of words with one of `members`, if one draws words."""
+    model = next((name for name, model in MODELS.items() if model.member in members), None)
+    if model is None:
+        return None
     return Generation(model, TextToImage("a circle"), SHORTEST_SIDE, SHORTEST_SIDE, steps=1, guidance_scale=3.5, seed=0)
 
 

@@ -27,7 +27,7 @@ class CivitaiStore:
         """The one file of a version. Raises `PullError`."""
         model = _source(package).model
         if self._version is None:
-            version = _newest(self._ask(package, f"models/{model}").get("modelVersions", []), package)
+            version = _newest(self._ask(package, f"models/{model}").get("modelVersions") or [], package)
         else:
             version = self._ask(package, f"model-versions/{self._version}")
             if version.get("modelId") != model:
@@ -88,13 +88,13 @@ def _newest(versions: list[dict[str, Any]], package: Package) -> dict[str, Any]:
 
 def _weights_of(version: dict[str, Any], package: Package) -> dict[str, Any]:
     """The file of a version that holds its weights: safetensors, with a checksum."""
-    files = [file for file in version.get("files", ()) if file.get("type") == "Model"]
+    files = [file for file in version.get("files") or () if file.get("type") == "Model"]
     fitting = [
         file
         for file in files
         if PurePosixPath(str(file.get("name"))).suffix.lower() in (set(package.file_endings) & ENDINGS)
-        and file.get("metadata", {}).get("format", "SafeTensor") == "SafeTensor"
-        and file.get("hashes", {}).get("SHA256")
+        and (file.get("metadata") or {}).get("format", "SafeTensor") == "SafeTensor"
+        and (file.get("hashes") or {}).get("SHA256")
         and file.get("downloadUrl")
     ]
     if not fitting:

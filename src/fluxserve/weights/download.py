@@ -13,7 +13,6 @@ import httpx2
 
 from fluxserve.weights.errors import PullError
 
-CHUNK = 1 << 20
 PAUSES = (1.0, 3.0, 9.0, 27.0)  # seconds between tries that bring nothing
 TIMEOUT = 30.0  # seconds without a byte
 NOT_JUST_NOW = (408, 425, 429, 500, 502, 503, 504)
@@ -91,7 +90,7 @@ class Downloads:
             if had and not goes_on:
                 self._on_bytes(-had)
             with part.open("ab" if goes_on else "wb") as file:
-                for chunk in response.iter_bytes(CHUNK):
+                for chunk in response.iter_bytes():  # as they come: what waits to fill a chunk is lost with the line
                     file.write(chunk)
                     self._on_bytes(len(chunk))
 

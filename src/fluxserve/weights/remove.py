@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CacheNotFound, scan_cache_dir
+from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
 from fluxserve.domain.weights import Hub, Package
 from fluxserve.weights.places import is_wanted
@@ -45,7 +45,7 @@ def _remove_from_cache(package: Package) -> tuple[list[Path], int]:
     if not isinstance(package.source, Hub):
         return [], 0
     try:
-        cache = scan_cache_dir()
+        cache = scan_cache_dir(constants.HF_HUB_CACHE)
     except CacheNotFound:
         return [], 0
     repositories = (package.source.repository, *package.source.also)

@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     site: Site
 
-    def do_GET(self) -> None:  # noqa: N802  # the library calls it so
+    def do_GET(self) -> None:  # the library calls it so
         path = unquote(urlsplit(self.path).path)
         self.site.heard.append(Heard(path, {name.lower(): value for name, value in self.headers.items()}))
         if path.startswith("/bytes/"):

@@ -111,7 +111,7 @@ def version(
 def _running(handler: "type[_Handler]") -> Iterator[Site]:
     """Files come from another address than the pages, as they do from both: a token must not go there."""
     site = Site()
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"site": site})) for _ in range(2)]
+    servers = [_Server(("127.0.0.1", 0), type("Handler", (handler,), {"site": site})) for _ in range(2)]
     site.url, site.files_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
     threads = [Thread(target=server.serve_forever, args=(0.01,), daemon=True) for server in servers]
     for thread in threads:
@@ -126,6 +126,11 @@ def _running(handler: "type[_Handler]") -> Iterator[Site]:
             thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Who hangs up on it is no error."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     site: Site
@@ -137,8 +142,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.give(path.removeprefix("/bytes/"))
         else:
             self.page(path)
-
-    do_HEAD = do_GET  # noqa: N815
 
     def page(self, path: str) -> None:
         raise NotImplementedError

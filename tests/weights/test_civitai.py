@@ -19,7 +19,7 @@ LORA = bytes(range(256)) * 2000
 def pulled(site: Site, folder: Path, *, token: str | None = None, number: int | None = None) -> Path:
     store = CivitaiStore(token, number, site.url)
     pulling = Puller(folder, hub=HubStore(), civitai=store, pauses=(0.0, 0.0))
-    return pulling.fetch(pulling.plan(PACKAGES[NAME]), lambda count: None)
+    return pulling.fetch(pulling.plan(PACKAGES[NAME]), lambda _: None)
 
 
 def offer(site: Site, *versions: dict[str, object]) -> None:

@@ -101,8 +101,8 @@ def test_who_looks_in_vain_is_told_what_to_do(folder: Path) -> None:
         find("flux1-dev", folder)
 
     assert str(told.value) == (
-        "flux1-dev is not here: `fluxserve models pull flux1-dev` brings it, or place its folder or a .safetensors file "
-        f"or a .gguf file of that name in {folder}"
+        "flux1-dev is not here: `fluxserve models pull flux1-dev` brings it, or place its folder or a .safetensors "
+        f"file or a .gguf file of that name in {folder}"
     )
     with pytest.raises(NotHereError, match=r"is not here: place a \.safetensors file of that name in"):
         find("mystic-realism", folder)

@@ -1,4 +1,4 @@
-"""What a person has already is linked, not copied; and what is removed frees its room, but not the person's own file."""
+"""What a person has already is linked, not copied; what is removed frees its room, but a link's file stays."""
 
 from pathlib import Path
 

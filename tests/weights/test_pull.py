@@ -23,7 +23,7 @@ def puller(site: Site, folder: Path, *, free: int = ROOM, pauses: tuple[float, .
     return Puller(folder, hub=HubStore(site.url), civitai=CivitaiStore(), free_bytes=lambda _: free, pauses=pauses)
 
 
-def pulled(site: Site, folder: Path, name: str, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
+def pulled(site: Site, folder: Path, name: str, on_bytes: Callable[[int], None] = lambda _: None) -> Path:
     """By a pull of its own, as a command is one."""
     pulling = puller(site, folder)
     plan = pulling.plan(PACKAGES[name])
@@ -243,7 +243,7 @@ def test_only_what_is_missing_needs_room(hub: Site, folder: Path) -> None:
 def test_a_disk_that_fills_up_on_the_way_is_told_in_words(hub: Site, small_disk: Path) -> None:
     hub.put(SCHNELL, **(FLUX | {FIRST_SHARD: bytes(8_000_000)}))
 
-    with pytest.raises(PullError, match="flux1-schnell can't be written to .*: No space left on device"):
+    with pytest.raises(PullError, match=r"flux1-schnell can't be written to .*: No space left on device"):
         pulled(hub, small_disk, "flux1-schnell")
 
 
@@ -262,7 +262,7 @@ def test_two_pulls_at_once_do_not_write_to_the_same_files(hub: Site, folder: Pat
     plan = pulling.plan(PACKAGES["flux1-schnell"])
 
     def while_it_runs(_: int) -> None:
-        with pytest.raises(PullError, match="another pull into .* is under way"):
+        with pytest.raises(PullError, match=r"another pull into .* is under way"):
             pulled(hub, folder, "flux1-encoders")
 
     pulling.fetch(plan, while_it_runs)
@@ -273,5 +273,5 @@ def test_a_licence_that_asks_something_must_be_accepted() -> None:
     check_licence(PACKAGES["flux1-dev"], is_accepted=True)
     with pytest.raises(LicenceError, match=r"FLUX\.1-dev/blob/main/LICENSE\.md.*--accept-license"):
         check_licence(PACKAGES["flux1-dev"], is_accepted=False)
-    with pytest.raises(LicenceError, match="https://civitai.com/models/682651"):
+    with pytest.raises(LicenceError, match=r"https://civitai\.com/models/682651"):
         check_licence(PACKAGES["moebius-style"], is_accepted=False)

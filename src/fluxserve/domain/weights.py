@@ -51,9 +51,9 @@ class Licence:
 class Package:
     """Weights that come, lie and go together.
 
-    `files` are patterns, each of which at least one file of its folder matches; a single file has its own place in the
-    source there. `source` is None where people have to find it themselves. `size` is about how many bytes it has.
-    `needs` are packages without which it draws nothing.
+    `files` are patterns, or some with | between them: at least one file of its folder matches each. Of what is a single
+    file they are its place in the source. `source` is None where people have to find it themselves. `size` is about how
+    many bytes it has. `needs` are packages that are pulled with it, for it draws nothing without them.
     """
 
     name: str
@@ -129,7 +129,6 @@ _PARTS = (
         ),
         size=986_000_000,
         is_gated=True,
-        needs=("flux1-dev",),
     ),
     Package(
         "flux1-encoders",
@@ -144,11 +143,11 @@ _PARTS = (
             "text_encoder_2/config.json",
             "text_encoder_2/*.json",
             "text_encoder_2/*.safetensors",
-            "tokenizer/vocab.json",
-            "tokenizer/merges.txt",
+            "tokenizer/vocab.json|tokenizer/tokenizer.json",  # the newer files have all in one
+            "tokenizer/merges.txt|tokenizer/tokenizer.json",
             "tokenizer/tokenizer_config.json",
             "tokenizer/*.json",
-            "tokenizer_2/spiece.model",
+            "tokenizer_2/spiece.model|tokenizer_2/tokenizer.json",
             "tokenizer_2/tokenizer_config.json",
             "tokenizer_2/*.json",
             "vae/config.json",
@@ -164,7 +163,6 @@ _PARTS = (
         Licence(DEV_LICENCE.name, Hub(_CONTROL).page, is_commercial=False),
         ("config.json", "diffusion_pytorch_model.safetensors"),
         size=4_280_000_000,
-        needs=("flux1-dev",),
     ),
     Package(
         "annotator-soft-edge",
@@ -224,8 +222,8 @@ _ON_CIVITAI = {
 
 
 def _lora(name: str, source: Hub | Civitai | None, licence: Licence, files: tuple[str, ...], size: int) -> Package:
-    purpose = f"the LoRA {name}, on flux1-dev"
-    return Package(name, "lora", purpose, source, licence, files, size, needs=("flux1-dev",))
+    purpose = "a LoRA, on flux1-dev"
+    return Package(name, "lora", purpose, source, licence, files, size)
 
 
 _LORAS = (

@@ -94,7 +94,7 @@ class Flux:
 class Loader:
     """The members of one family on one device, each loaded at its first use.
 
-    `rows` is the family; `mini_folder` is where the one that ships lies, `weights_folder` where a person's own weights do.
+    `rows` is the family; `mini_folder` is where the one that ships lies, `weights_folder` where a person's own do.
     """
 
     def __init__(

@@ -6,7 +6,8 @@ folder.
 """
 
 from fluxserve.weights.errors import LicenceError, NotHereError, PullError, WeightsError
-from fluxserve.weights.places import everything_here, find, is_here
+from fluxserve.weights.places import everything_here, find, is_here, lacking
+from fluxserve.weights.sizes import in_words
 
 __all__ = [
     "LicenceError",
@@ -15,5 +16,7 @@ __all__ = [
     "WeightsError",
     "everything_here",
     "find",
+    "in_words",
     "is_here",
+    "lacking",
 ]

@@ -67,7 +67,7 @@ def lacking(package: Package, place: Path) -> list[str]:
         return [place.name]
     there = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}  # no broken links
     wanted = [name for name in there if is_wanted(package, name)]
-    lacks = [pattern for pattern in package.files if not any(fnmatchcase(name, pattern) for name in wanted)]
+    lacks = [pattern for pattern in package.files if not any(_matches(name, pattern) for name in wanted)]
     for name in wanted:
         if shard := SHARD.fullmatch(name):
             stem, _, count, ending = shard.groups()
@@ -78,7 +78,11 @@ def lacking(package: Package, place: Path) -> list[str]:
 
 def is_wanted(package: Package, name: str) -> bool:
     """Whether a file of its source or its folder is one of its own."""
-    return any(fnmatchcase(name, pattern) for pattern in package.files)
+    return any(_matches(name, pattern) for pattern in package.files)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return any(fnmatchcase(name, each) for each in pattern.split("|"))
 
 
 def _what_to_do(package: Package, folder: Path | None) -> str:

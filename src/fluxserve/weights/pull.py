@@ -17,6 +17,7 @@ from fluxserve.weights.download import PART, PAUSES, Downloads, StatusError, siz
 from fluxserve.weights.errors import LicenceError, PullError
 from fluxserve.weights.listing import Listing, Store
 from fluxserve.weights.places import lacking
+from fluxserve.weights.sizes import in_words
 
 MARGIN = 500_000_000  # bytes to stay free
 
@@ -136,14 +137,6 @@ def check_licence(package: Package, is_accepted: bool) -> None:
             f"{package.name} is not known to be free for every use. Its licence: {licence.name}, {licence.page}. If "
             "you accept it, pull again with --accept-license"
         )
-
-
-def in_words(count: int) -> str:
-    """Bytes as people read them."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _here(file: Path) -> int:

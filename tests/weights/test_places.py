@@ -28,6 +28,15 @@ def test_a_folder_of_that_name_is_found(folder: Path) -> None:
     assert find("flux1-dev", folder) == folder / "flux1-dev"
 
 
+def test_a_folder_may_be_put_together_of_links(folder: Path, tmp_path: Path) -> None:
+    theirs = lay(tmp_path / "elsewhere", TRANSFORMER)
+    (folder / "flux1-dev").mkdir(parents=True)
+    for name in ("transformer", "scheduler"):
+        (folder / "flux1-dev" / name).symlink_to(theirs / name)
+
+    assert find("flux1-dev", folder) == folder / "flux1-dev"
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".gguf"])
 def test_so_is_a_single_file_with_a_transformer_in_it(folder: Path, ending: str) -> None:
     lay(folder, {f"flux1-dev{ending}": b"weights", f"flux1-encoders{ending}": b"no transformer"})

@@ -3,6 +3,7 @@
 It only looks, and only on the disk: nothing here asks the network.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -22,18 +23,20 @@ def find(source: str, folder: Path | None) -> Path:
     `folder` is the person's own; None looks into the hub's cache alone.
     """
     package, file = package_of(source)
-    for place in places(package, folder):
-        if not lacking(package, place):
-            return place / file if file else place
-    raise NotHereError(_what_to_do(package, folder))
+    place = _whole(package, folder)
+    if place is None:
+        raise NotHereError(_what_to_do(package, folder))
+    return place / file if file else place
 
 
 def is_here(source: str, folder: Path | None) -> bool:
-    try:
-        find(source, folder)
-    except NotHereError:
-        return False
-    return True
+    package, _ = package_of(source)
+    return _whole(package, folder) is not None
+
+
+def everything_here(folder: Path | None) -> dict[str, Path | None]:
+    """Each package, and where it lies."""
+    return {name: _whole(package, folder) for name, package in PACKAGES.items()}
 
 
 def places(package: Package, folder: Path | None) -> Iterator[Path]:
@@ -65,7 +68,9 @@ def lacking(package: Package, place: Path) -> list[str]:
         return []
     if package.is_one_file or not place.is_dir():
         return [place.name]
-    there = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}  # no broken links
+    # Links are followed, of folders too; one that leads nowhere, as a broken download leaves it, is no file.
+    paths = (Path(parent, name) for parent, _, names in os.walk(place, followlinks=True) for name in names)
+    there = {path.relative_to(place).as_posix() for path in paths if path.is_file()}
     wanted = [name for name in there if is_wanted(package, name)]
     lacks = [pattern for pattern in package.files if not any(_matches(name, pattern) for name in wanted)]
     for name in wanted:
@@ -74,6 +79,10 @@ def lacking(package: Package, place: Path) -> list[str]:
             whole = [f"{stem}-{number:05}-of-{count}{ending}" for number in range(1, int(count) + 1)]
             lacks += [part for part in (*whole, f"{stem}{ending}.index.json") if part not in there]
     return sorted(set(lacks))
+
+
+def _whole(package: Package, folder: Path | None) -> Path | None:
+    return next((place for place in places(package, folder) if not lacking(package, place)), None)
 
 
 def is_wanted(package: Package, name: str) -> bool:
@@ -93,8 +102,3 @@ def _what_to_do(package: Package, folder: Path | None) -> str:
     lacks = f" (what is in {there} lacks {', '.join(lacking(package, there))})" if there else ""
     bring = f"`fluxserve models pull {package.name}` brings it, or place" if package.source else "place"
     return f"{package.name} is not here{lacks}: {bring} {' or '.join(kinds)} of that name in {where}"
-
-
-def everything_here(folder: Path | None) -> dict[str, Path | None]:
-    """Each package, and where it lies."""
-    return {name: find(name, folder) if is_here(name, folder) else None for name in PACKAGES}

@@ -4,6 +4,7 @@ It does not choose what is brought or where to, and asks no permission.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Downloads:
                 for chunk in response.iter_bytes():  # as they come: what waits to fill a chunk is lost with the line
                     file.write(chunk)
                     self._on_bytes(len(chunk))
+                os.fsync(file.fileno())  # what is put in its place outlives a power loss
 
     def _check(self, remote: Remote, part: Path) -> None:
         if remote.sha256 is None:

@@ -127,7 +127,7 @@ def test_a_page_to_log_in_at_is_no_lora(civitai: Site, folder: Path) -> None:
 
 
 def test_a_model_that_is_gone_can_be_placed(civitai: Site, folder: Path) -> None:
-    with pytest.raises(PullError, match=r"has no moebius-style any more .*--from FILE\.safetensors` takes it"):
+    with pytest.raises(PullError, match=rf"has it no more .*; place moebius-style\.safetensors in {folder}"):
         pulled(civitai, folder)
 
 

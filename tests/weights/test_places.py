@@ -110,10 +110,10 @@ def test_who_looks_in_vain_is_told_what_to_do(folder: Path) -> None:
         find("flux1-dev", folder)
 
     assert str(told.value) == (
-        "flux1-dev is not here: `fluxserve models pull flux1-dev` brings it, or place its folder or a .safetensors "
-        f"file or a .gguf file of that name in {folder}"
+        "flux1-dev is not here: `fluxserve models pull flux1-dev` brings it, or place a folder flux1-dev or "
+        f"flux1-dev.safetensors or flux1-dev.gguf in {folder} (`pull --from PATH` links what you have)"
     )
-    with pytest.raises(NotHereError, match=r"is not here: place a \.safetensors file of that name in"):
+    with pytest.raises(NotHereError, match=r"is not here: place mystic-realism\.safetensors in"):
         find("mystic-realism", folder)
 
 

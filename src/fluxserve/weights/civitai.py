@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 
 from fluxserve.domain.weights import ENDINGS, Civitai, Package
-from fluxserve.weights.download import TIMEOUT, Remote
+from fluxserve.weights.download import TIMEOUT, Remote, StatusError
 from fluxserve.weights.errors import PullError
 from fluxserve.weights.listing import Listing
 
@@ -24,7 +24,7 @@ class CivitaiStore:
         self._address = address
 
     def listing(self, package: Package) -> Listing:
-        """The one file of a version. Raises `PullError`."""
+        """The one file of a version. Raises `StatusError` or `PullError`."""
         model = _source(package).model
         if self._version is None:
             version = _newest(self._ask(package, f"models/{model}").get("modelVersions") or [], package)
@@ -44,7 +44,7 @@ class CivitaiStore:
         return Listing(revision=str(version["id"]), files=(remote,), headers=self._headers)
 
     def refusal(self, package: Package, status: int) -> str:
-        """What a person can do about it."""
+        """Why it gives nothing, and what a person can do about it."""
         page = _source(package).page
         match status:
             case 401 | 403:
@@ -53,10 +53,7 @@ class CivitaiStore:
                     "CIVITAI_TOKEN to an API key of yours (https://civitai.com/user/account)"
                 )
             case 404:
-                return (
-                    f"Civitai has no {package.name} any more ({page}): if you have it from elsewhere, "
-                    f"`fluxserve models pull {package.name} --from FILE.safetensors` takes it"
-                )
+                return f"Civitai has it no more ({page})"
             case _:
                 return f"Civitai answered with status {status}; try again later"
 
@@ -66,7 +63,7 @@ class CivitaiStore:
                 f"{self._address}/api/v1/{path}", headers=self._headers, timeout=TIMEOUT, follow_redirects=True
             )
             if response.status_code != 200:
-                raise PullError(self.refusal(package, response.status_code))
+                raise StatusError(response.status_code)
             answer = response.json()
         except httpx2.HTTPError as error:
             raise PullError(f"Civitai can't be asked for {package.name}: {error}") from None

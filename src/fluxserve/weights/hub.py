@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 
 from fluxserve.domain.weights import ENDINGS, Hub, Package
-from fluxserve.weights.download import Remote
+from fluxserve.weights.download import Remote, StatusError
 from fluxserve.weights.errors import PullError
 from fluxserve.weights.listing import Listing
 from fluxserve.weights.places import is_wanted
@@ -25,12 +25,12 @@ class HubStore:
         self._endpoint = endpoint
 
     def listing(self, package: Package) -> Listing:
-        """Its files there now. Raises `PullError`."""
+        """Its files there now. Raises `StatusError` or `PullError`."""
         source = _source(package)
         try:
             told = HfApi(endpoint=self._endpoint).model_info(source.repository, files_metadata=True)
         except HfHubHTTPError as error:
-            raise PullError(self.refusal(package, error.response.status_code)) from None
+            raise StatusError(error.response.status_code) from None
         except (httpx2.HTTPError, OSError) as error:
             raise PullError(f"the hub can't be asked for {source.repository}: {error}") from None
         files = tuple(
@@ -48,7 +48,7 @@ class HubStore:
         return Listing(revision=told.sha or "", files=files, headers=headers)
 
     def refusal(self, package: Package, status: int) -> str:
-        """What a person can do about it."""
+        """Why it gives nothing, and what a person can do about it."""
         source = _source(package)
         match status:
             case 401 | 403:
@@ -57,10 +57,7 @@ class HubStore:
                     f"and set HF_TOKEN to a token of that account (https://huggingface.co/settings/tokens)"
                 )
             case 404:
-                return (
-                    f"{source.repository} is not on the hub, or no longer with these files: if you have them from "
-                    f"elsewhere, `fluxserve models pull {package.name} --from PATH` takes them"
-                )
+                return f"{source.repository} is not on the hub, or no longer with these files ({source.page})"
             case _:
                 return f"the hub answered with status {status}; try again later"
 

@@ -21,9 +21,9 @@ class Store(Protocol):
     """Who has weights to give: the hub, or Civitai."""
 
     def listing(self, package: Package) -> Listing:
-        """Raises `PullError`."""
+        """Raises `StatusError` where it gives nothing, or `PullError`."""
         ...
 
     def refusal(self, package: Package, status: int) -> str:
-        """What a person can do about a status other than 200."""
+        """Why it gives nothing, and what a person can do about it."""
         ...

@@ -95,10 +95,14 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _what_to_do(package: Package, folder: Path | None) -> str:
-    where = str(folder) if folder else "the weights folder"
-    kinds = [] if package.is_one_file else ["its folder"]
-    kinds += [f"a {ending} file" for ending in package.file_endings]
     there = next((each for each in places(package, folder) if each.exists()), None) if folder else None
     lacks = f" (what is in {there} lacks {', '.join(lacking(package, there))})" if there else ""
-    bring = f"`fluxserve models pull {package.name}` brings it, or place" if package.source else "place"
-    return f"{package.name} is not here{lacks}: {bring} {' or '.join(kinds)} of that name in {where}"
+    bring = f"`fluxserve models pull {package.name}` brings it, or " if package.source else ""
+    return f"{package.name} is not here{lacks}: {bring}{how_to_place(package, folder)}"
+
+
+def how_to_place(package: Package, folder: Path | None) -> str:
+    """What a person does who has it from elsewhere."""
+    names = [] if package.is_one_file else [f"a folder {package.name}"]
+    names += [f"{package.name}{ending}" for ending in package.file_endings]
+    return f"place {' or '.join(names)} in {folder or 'the weights folder'} (`pull --from PATH` links what you have)"

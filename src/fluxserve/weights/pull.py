@@ -16,7 +16,7 @@ from fluxserve.domain.weights import Hub, Package
 from fluxserve.weights.download import PART, PAUSES, Downloads, StatusError, size_of
 from fluxserve.weights.errors import LicenceError, PullError
 from fluxserve.weights.listing import Listing, Store
-from fluxserve.weights.places import lacking
+from fluxserve.weights.places import how_to_place, lacking
 from fluxserve.weights.sizes import in_words
 
 MARGIN = 500_000_000  # bytes to stay free
@@ -54,19 +54,19 @@ class Puller:
     def plan(self, package: Package) -> Plan:
         """Asks its source, for no file yet. Raises `PullError`."""
         if package.source is None:
-            raise PullError(
-                f"{package.name} has no source that is known: put {package.name}{package.file_endings[0]} into "
-                f"{self._folder}, or `fluxserve models pull {package.name} --from FILE` links one"
-            )
+            raise PullError(f"{package.name} has no source that is known; {how_to_place(package, self._folder)}")
         if place := self._in_the_way(package):
             raise PullError(
                 f"{place} is there, but lacks {', '.join(lacking(package, place))}: move it away, or let `fluxserve "
                 f"models remove {package.name}` delete it"
             )
         store = self._hub if isinstance(package.source, Hub) else self._civitai
-        listing = store.listing(package)
+        try:
+            listing = store.listing(package)
+        except StatusError as error:
+            raise self._refusal(package, store, error.status) from None
         if not listing.files:
-            raise PullError(store.refusal(package, 404))
+            raise self._refusal(package, store, 404)
         partial = self._partial(package, listing)
         size = sum(remote.size for remote in listing.files)
         here = sum(_here(partial / remote.name) for remote in listing.files)
@@ -96,7 +96,7 @@ class Puller:
                     if not (partial / remote.name).is_file():
                         downloads.bring(remote, plan.listing.headers, partial / remote.name)
             except StatusError as error:
-                raise PullError(plan.store.refusal(package, error.status)) from None
+                raise self._refusal(package, plan.store, error.status) from None
             except OSError as error:
                 raise PullError(f"{package.name} can't be written to {partial}: {error.strerror}") from None
             finally:
@@ -109,6 +109,10 @@ class Puller:
             else:
                 partial.rename(place)
         return place
+
+    def _refusal(self, package: Package, store: Store, status: int) -> PullError:
+        reason = store.refusal(package, status)
+        return PullError(f"{reason}; {how_to_place(package, self._folder)}" if status == 404 else reason)
 
     def _in_the_way(self, package: Package) -> Path | None:
         place = self._folder / package.name

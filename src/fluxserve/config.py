@@ -264,7 +264,12 @@ class OutputSettings(Group):
 
 class EngineSettings(Group):
     family: Literal["mini", "flux1"] = Field(
-        "mini", description="Which weights draw: the small ones that ship with fluxserve, or FLUX.1 from the hub."
+        "mini", description="Which weights draw: the small ones that ship with fluxserve, or what is here of FLUX.1's."
+    )
+    weights_folder: Path | None = Field(
+        None,
+        description="Where weights are pulled to and found. Unset: fluxserve/models in the folder that XDG_DATA_HOME "
+        "names, or in ~/.local/share.",
     )
     lora_folder: Path | None = Field(
         None, description="A folder of your own LoRAs: name.safetensors is asked for as name."
@@ -300,6 +305,11 @@ class EngineSettings(Group):
         gt=0,
         description="A worker whose job makes no step for so long is replaced; also the time to load models.",
     )
+
+    @property
+    def weights_dir(self) -> Path:
+        home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return (self.weights_folder or Path(home) / "fluxserve" / "models").expanduser()
 
     def pool_of(self, device: str) -> str:
         """The pool that `device` draws for."""
@@ -425,6 +435,11 @@ class Settings(Group):
     @property
     def pictures_dir(self) -> Path:
         return self.server.pictures_folder or self.server.data_dir / "pictures"
+
+
+def civitai_token() -> str | None:
+    """What opens Civitai to somebody's account; it has the name that other programs know, as the hub's HF_TOKEN has."""
+    return os.environ.get("CIVITAI_TOKEN") or None
 
 
 class SettingsError(Exception):

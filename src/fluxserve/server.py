@@ -25,7 +25,8 @@ from fluxserve.domain.credits import points
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.executors import LocalExecutor
 from fluxserve.executors.devices import devices_of
-from fluxserve.executors.workers import worker_commands
+from fluxserve.executors.local import WorkerCommand
+from fluxserve.executors.workers import has, worker_commands
 from fluxserve.relay import Relay, Route, Upstream
 from fluxserve.storage import OWNER_FILE, Fetcher, GuardedBackend, Opener, Room, Shelf
 from fluxserve.tasks import (
@@ -43,6 +44,7 @@ from fluxserve.tasks import (
 )
 from fluxserve.tasks.accounts import new_key
 from fluxserve.webhooks import Sender
+from fluxserve.weights import NotHereError
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Server:
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop. A second signal stops without waiting for running tasks."""
         settings = self._settings
+        workers = await _workers(settings.engine)
         settings.server.data_dir.mkdir(parents=True, exist_ok=True)
         with _only_server_of(settings), _listening(settings) as listener:
             url = (settings.server.public_url or _address(listener)).rstrip("/")
@@ -98,7 +101,7 @@ class Server:
                 check_room=room.check,
             )
             executor = LocalExecutor(
-                worker_commands(settings.engine, await devices_of(settings.engine.devices)),
+                workers,
                 silence_seconds=settings.engine.silence_seconds,
                 stall_seconds=settings.engine.stall_seconds,
             )
@@ -144,7 +147,7 @@ class Server:
                 largest_body=settings.server.largest_body,
                 wait_seconds=settings.server.wait_seconds,
                 qualities=_qualities(settings),
-                abilities=abilities(settings.engine.family) | ({"loras"} if settings.engine.lora_folder else set()),
+                abilities=abilities(settings.engine.family, lambda source: has(settings.engine, source)),
                 lora_names=lambda: _lora_names(settings.engine),
                 can_draw=lambda: executor.can_draw,
                 doing=lambda: executor.doing,
@@ -267,6 +270,14 @@ class Server:
         return None  # another server on this database showed its own; `fluxserve keys create` makes one more
 
 
+async def _workers(settings: EngineSettings) -> list[WorkerCommand]:
+    """Raises `StartError`."""
+    try:
+        return worker_commands(settings, await devices_of(settings.devices))
+    except NotHereError as error:
+        raise StartError(str(error)) from None
+
+
 def _qualities(settings: Settings) -> Mapping[Quality, Means]:
     """Raises `StartError`."""
     try:
@@ -331,9 +342,10 @@ def _address(listener: socket.socket) -> str:
 
 
 def _lora_names(settings: EngineSettings) -> frozenset[str]:
-    """Those of the catalogue, and what lies in the person's own folder at this moment."""
+    """Those of the catalogue, and of the person's own folder, that are here at this moment."""
     own = settings.lora_folder.glob("*.safetensors") if settings.lora_folder else ()
-    return frozenset(LORA_FILES[settings.family]) | {path.stem for path in own}
+    here = (name for name, source in LORA_FILES[settings.family].items() if has(settings, source))
+    return frozenset(here) | {path.stem for path in own}
 
 
 def _routes(settings: RelaySettings, prices: PriceSettings) -> list[Route]:

@@ -6,8 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxserve.domain.catalog import FAMILIES, LONGEST_SIDE, MODELS, SHORTEST_SIDE, Model, Weights, drawing_size
+from fluxserve.domain.catalog import (
+    FAMILIES,
+    LONGEST_SIDE,
+    MODELS,
+    SHORTEST_SIDE,
+    Model,
+    Weights,
+    abilities,
+    abilities_for,
+    drawing_size,
+    members_here,
+)
 from fluxserve.domain.errors import InvalidInput
+from fluxserve.domain.generation import Control, Edit, Generation, Inpaint, Kind, Outpaint, TextToImage, Variation
 
 MINI = FAMILIES["mini"]["dev"]
 FULL = FAMILIES["flux1"]["dev"]
@@ -85,3 +97,42 @@ def test_a_picture_drawn_from_another_has_its_size_or_the_largest_of_its_shape(
     picture: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
     assert MODELS["flux1-dev"].size_like(*picture) == drawn
+
+
+@pytest.mark.parametrize(
+    ("here", "able"),
+    [
+        ("", ""),
+        ("flux1-dev", ""),  # nothing draws without the text encoders
+        ("flux1-schnell flux1-encoders", "schnell"),
+        ("flux1-dev flux1-encoders", "dev loras"),
+        ("flux1-dev flux1-encoders flux1-redux-dev", "dev loras image_prompt"),
+        ("flux1-schnell flux1-encoders flux1-redux-dev flux1-controlnet", "schnell"),  # those go with dev
+        ("flux1-fill-dev flux1-kontext-dev flux1-encoders", "fill edit"),
+    ],
+)
+def test_a_family_can_do_what_its_weights_are_here_for(here: str, able: str) -> None:
+    def is_here(source: str) -> bool:
+        return source in here.split()
+
+    assert abilities("flux1", is_here) == set(able.split())
+    assert set(members_here("flux1", is_here)) <= set(able.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "control", "needed"),
+    [
+        (TextToImage("a cat"), None, {"dev"}),
+        (TextToImage("a cat"), Control("canny", "key", 0.7), {"dev", "control"}),
+        (Variation("", "key"), None, {"dev", "image_prompt"}),
+        (Inpaint("a cat", "key", "mask"), None, {"fill"}),
+        (Outpaint("a cat", "key", left=8, right=0, top=0, bottom=0), None, {"fill"}),
+        (Edit("a cat", "key"), None, {"edit"}),
+    ],
+)
+def test_a_generation_needs_its_member_and_what_goes_with_it(
+    kind: Kind, control: Control | None, needed: set[str]
+) -> None:
+    asked = Generation("flux1-dev-advanced", kind, 64, 64, 1, guidance_scale=3.5, seed=1, control=control)
+
+    assert abilities_for(asked) == needed

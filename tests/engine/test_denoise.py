@@ -20,11 +20,12 @@ from fluxserve.domain.generation import (
     TextToImage,
     Variation,
 )
-from fluxserve.engine import weights
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
 from fluxserve.engine.latents import pack
 from fluxserve.engine.pictures import encode_picture, picture_of
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import oracle
@@ -200,12 +201,11 @@ def _start_and_picture(flux: Flux, generation: Generation) -> tuple[torch.Tensor
 
 
 def test_in_bfloat16_it_is_no_further_from_float32_than_diffusers(
-    mini_folder: Path, dev: Flux, circle: Generation, monkeypatch: pytest.MonkeyPatch
+    mini_folder: Path, dev: Flux, circle: Generation
 ) -> None:
     generation = replace(circle, kind=TextToImage("a red circle", "ugly"), steps=1, guidance_scale=2.5)
     exact = our_latents(dev, generation)
-    monkeypatch.setattr(weights, "dtype_on", lambda _device: torch.bfloat16)
-    rounded = weights.Loader(MEMBERS, mini_folder, torch.device("cpu")).load("dev")
+    rounded = Loader(MEMBERS, Sources(mini_folder), torch.device("cpu"), [Plan(torch.bfloat16)]).load("dev")
     ours = our_latents(rounded, generation)
     assert ours.dtype == torch.bfloat16
     theirs = oracle.draw(rounded, generation, "latent")

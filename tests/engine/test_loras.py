@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from fluxserve.domain.generation import Generation, Lora
 from fluxserve.engine.lora_files import LoraError
 from fluxserve.engine.loras import Loras, finder
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import family, oracle
 from tests.engine.test_denoise import assert_close, our_latents
@@ -115,7 +117,7 @@ def loras(folder: Path) -> Loras:
 @pytest.fixture
 def dev(mini_folder: Path) -> Flux:
     """One of this test's own: LoRAs change the modules of a transformer."""
-    return Loader(family.MEMBERS, mini_folder, torch.device("cpu")).load("dev")
+    return Loader(family.MEMBERS, Sources(mini_folder), torch.device("cpu"), [Plan(torch.float32)]).load("dev")
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def test_a_name_is_looked_up_in_the_own_folder_first(tmp_path: Path) -> None:
     for path in (own / "art.safetensors", shipped / "loras/art.safetensors", shipped / "loras/anime.safetensors"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    find = finder({name: f"mini/loras/{name}.safetensors" for name in ("art", "anime", "gone")}, shipped, own)
+    find = finder({name: f"mini/loras/{name}.safetensors" for name in ("art", "anime", "gone")}, Sources(shipped), own)
     assert find("art") == own / "art.safetensors"
     assert find("anime") == shipped / "loras/anime.safetensors"
     for name in ("gone", "nobodys", "../mini/loras/anime", "", ".", "a\0b"):

@@ -244,7 +244,7 @@ def test_a_job_without_its_lora_says_so(child: Child, circle: Generation) -> Non
 def test_a_flagged_picture_fails_its_job_with_a_code_of_its_own_and_is_never_previewed(
     start: Start, circle: Generation, tmp_path: Path
 ) -> None:
-    everything = f"SafetyWeights({str(build_classifier(tmp_path))!r}, ({FLAGGED!r},), threshold=0.0)"
+    everything = f"SafetyWeights('mini/{build_classifier(tmp_path)}', ({FLAGGED!r},), threshold=0.0)"
     watched = f"from fluxserve.domain.catalog import SAFETY, SafetyWeights\nSAFETY['mini'] = {everything}"
     child = start(AT_EVERY_STEP + watched)
     child.send(Job("bad", circle))

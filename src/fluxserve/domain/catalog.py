@@ -7,12 +7,12 @@ gaps with another.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from fluxserve.domain.errors import InvalidInput
-from fluxserve.domain.generation import ControlType, Edit, Generation, Inpaint, Outpaint
+from fluxserve.domain.generation import ControlType, Edit, Generation, Inpaint, Outpaint, Variation
 
 MOST_PIXELS = 1_048_576
 SHORTEST_SIDE = 64
@@ -148,9 +148,9 @@ CONTROL_STRENGTHS: dict[ControlType, float] = {"canny": 0.7, "soft_edge": 0.7, "
 class Weights:
     """Where the weights of a family's member lie and how they like to be used.
 
-    `own` and `shared` are diffusers folders or hub ids: `own` holds the subfolders transformer and scheduler, `shared`
-    the text encoders, tokenizers and VAE, one copy for all models that name the same. A path that begins with
-    ``mini/`` is the family that ships with fluxserve.
+    `own` and `shared` are sources: packages of `domain/weights.py`, or, where they begin with ``mini/``, folders of the
+    family that ships with fluxserve. `own` holds the subfolders transformer and scheduler, `shared` the text encoders,
+    tokenizers and VAE, one copy for all models that name the same.
 
     `native_pixels`: the area the member was taught at; larger or smaller pictures are drawn at about this area and
     resampled. None means that it draws any area itself. `side_multiple` is the grid its sides are drawn on, in pixels.
@@ -159,7 +159,7 @@ class Weights:
 
     `reference_sizes` are those at which an editing member was shown pictures; without any it is shown them at their
     drawing size. `image_prompt` (subfolders image_encoder, feature_extractor, image_embedder) and `control` (a control
-    network) are further folders or hub ids, for members that have them. `control_modes` numbers the control types for a
+    network) are further sources, for members that have them. `control_modes` numbers the control types for a
     network that is told which it follows.
     """
 
@@ -188,7 +188,7 @@ def _mini(member: str) -> Weights:
 
 
 def _flux1(name: str, prompt_tokens: int) -> Weights:
-    return Weights(f"black-forest-labs/FLUX.1-{name}", "black-forest-labs/FLUX.1-schnell", prompt_tokens)
+    return Weights(f"flux1-{name}", "flux1-encoders", prompt_tokens)
 
 
 # The sizes, near one megapixel, that FLUX.1 Kontext was taught with: as its pipeline in diffusers names them.
@@ -211,11 +211,11 @@ FAMILIES: dict[str, dict[str, Weights]] = {
         "schnell": _flux1("schnell", 256),
         "dev": replace(
             _flux1("dev", 512),
-            image_prompt="black-forest-labs/FLUX.1-Redux-dev",
-            control="Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0",  # tells the types apart by itself
+            image_prompt="flux1-redux-dev",
+            control="flux1-controlnet",  # tells the types apart by itself
         ),
-        "fill": _flux1("Fill-dev", 512),
-        "edit": replace(_flux1("Kontext-dev", 512), native_pixels=MOST_PIXELS, reference_sizes=KONTEXT_SIZES),
+        "fill": _flux1("fill-dev", 512),
+        "edit": replace(_flux1("kontext-dev", 512), native_pixels=MOST_PIXELS, reference_sizes=KONTEXT_SIZES),
     },
 }
 
@@ -224,8 +224,8 @@ FAMILIES: dict[str, dict[str, Weights]] = {
 class AnnotatorWeights:
     """Where a family's annotators lie: networks that see the control map of a picture.
 
-    `depth` is a folder or hub id of transformers' files, the others are ONNX files. `people` finds the people whose
-    poses are asked for; None takes a whole picture for one person's.
+    `depth` is a source of transformers' files, the others are ONNX files; one of a package has its name before it.
+    `people` finds the people whose poses are asked for; None takes a whole picture for one person's.
     """
 
     soft_edge: str
@@ -237,17 +237,17 @@ class AnnotatorWeights:
 ANNOTATORS: dict[str, AnnotatorWeights] = {
     "mini": AnnotatorWeights("mini/annotators/soft_edge.onnx", "mini/annotators/depth", "mini/annotators/pose.onnx"),
     "flux1": AnnotatorWeights(
-        soft_edge="opencv/edge_detection_dexined/edge_detection_dexined_2024sep.onnx",
-        depth="depth-anything/Depth-Anything-V2-Small-hf",
-        openpose="yzd-v/DWPose/dw-ll_ucoco_384.onnx",
-        people="yzd-v/DWPose/yolox_l.onnx",
+        soft_edge="annotator-soft-edge/edge_detection_dexined_2024sep.onnx",
+        depth="annotator-depth",
+        openpose="annotator-openpose/dw-ll_ucoco_384.onnx",
+        people="annotator-openpose/yolox_l.onnx",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SafetyWeights:
-    """A classifier of pictures, a hub id of transformers' files; a picture is flagged that is one of `labels` with a
+    """A classifier of pictures, a source of transformers' files; a picture is flagged that is one of `labels` with a
     probability of `threshold` or more."""
 
     classifier: str
@@ -258,13 +258,18 @@ class SafetyWeights:
 # The small family's world has nothing in it that anyone would flag.
 SAFETY: dict[str, SafetyWeights | None] = {
     "mini": None,
-    "flux1": SafetyWeights("Falconsai/nsfw_image_detection", ("nsfw",)),
+    "flux1": SafetyWeights("safety-classifier", ("nsfw",)),
 }
 
 
-_XLABS = ("anime", "art", "disney", "furry", "mjv6", "realism", "scenery")
 LORAS = (
-    *_XLABS,
+    "anime",
+    "art",
+    "disney",
+    "furry",
+    "mjv6",
+    "realism",
+    "scenery",
     "collage-artstyle",
     "creepcute",
     "cyberpunk-anime-style",
@@ -282,23 +287,38 @@ LORAS = (
     "remes-abstract-poster-style",
     "mystic-realism",
 )
-# Where a family's LoRAs lie: a file that ships with fluxserve, or one of a hub id. Those that are nowhere a person puts
-# into the LoRA folder.
+# Where a family's LoRAs lie: files that ship with fluxserve, or packages.
 LORA_FILES: dict[str, dict[str, str]] = {
     "mini": {name: f"mini/loras/{name}.safetensors" for name in LORAS},
-    "flux1": {name: f"XLabs-AI/flux-lora-collection/{name}_lora.safetensors" for name in _XLABS},
+    "flux1": {name: name for name in LORAS},
 }
 
 
-def abilities(family: str) -> frozenset[str]:
-    """What a family can draw with: its members, and "image_prompt", "control" and "loras" if it has them."""
-    rows = FAMILIES[family]
+def members_here(family: str, is_here: Callable[[str], bool]) -> tuple[str, ...]:
+    """Those of a family's members whose weights are here; `is_here` is asked of sources."""
+    return tuple(name for name, row in FAMILIES[family].items() if is_here(row.own) and is_here(row.shared))
+
+
+def abilities(family: str, is_here: Callable[[str], bool] = lambda _source: True) -> frozenset[str]:
+    """What a family can draw with of what is here: its members, and "image_prompt", "control" and "loras" if it has
+    them."""
+    rows = {name: FAMILIES[family][name] for name in members_here(family, is_here)}
     more = {
-        "image_prompt": any(row.image_prompt for row in rows.values()),
-        "control": any(row.control for row in rows.values()),
-        "loras": bool(LORA_FILES[family]),
+        "image_prompt": any(row.image_prompt and is_here(row.image_prompt) for row in rows.values()),
+        "control": any(row.control and is_here(row.control) for row in rows.values()),
+        "loras": bool(LORA_FILES[family]) and "dev" in rows,  # which ones, their names say
     }
     return frozenset([*rows, *(name for name, is_there in more.items() if is_there)])
+
+
+def abilities_for(generation: Generation) -> frozenset[str]:
+    """Those without which it can't be drawn."""
+    needed = {
+        member_of(generation): True,
+        "image_prompt": isinstance(generation.kind, Variation),
+        "control": generation.control is not None,
+    }
+    return frozenset(name for name, is_needed in needed.items() if is_needed)
 
 
 def member_of(generation: Generation) -> str:

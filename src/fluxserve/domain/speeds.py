@@ -11,16 +11,17 @@ COMPILATIONS, ATTENTIONS = get_args(Compilation), get_args(Attention)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """`eight_bits`: large layers compute in fp8, on devices that do so. `stride`: of the steps in the middle of a
-    drawing one in so many is computed, and the others are continued from the ones before; 1 computes them all."""
+    """`is_exact`: networks compute in the type that is usual for the device; if not, in fewer bits where that is faster
+    (GPUs in fp8, CPUs in bfloat16). `stride`: of the steps in the middle of a drawing one in so many is computed, and
+    the others are continued from the ones before; 1 computes them all."""
 
-    eight_bits: bool
+    is_exact: bool
     stride: int
 
 
 SpeedName = Literal["exact", "fast", "fastest"]
 SPEEDS: dict[SpeedName, Speed] = {
-    "exact": Speed(eight_bits=False, stride=1),
-    "fast": Speed(eight_bits=True, stride=2),
-    "fastest": Speed(eight_bits=True, stride=4),
+    "exact": Speed(is_exact=True, stride=1),
+    "fast": Speed(is_exact=False, stride=2),
+    "fastest": Speed(is_exact=False, stride=4),
 }

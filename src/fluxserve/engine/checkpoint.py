@@ -54,6 +54,7 @@ class Checkpoint:
         self._tensors = tensors
         self._are_makers = are_makers
         self._names = frozenset(tensors.names())
+        self._kept: dict[str, torch.Tensor] = {}
         self._check()
 
     def fill(self, network: nn.Module) -> None:
@@ -69,13 +70,22 @@ class Checkpoint:
             if self.shape.modes:
                 self._copy(MODES, network.get_parameter("modes"))
 
+    def keep_on(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Read all layers' weights from there from now on, and no file."""
+        if not self._kept:
+            self._kept = {name: self.weight(part, device).to(dtype) for name, part in self.parts.items()}
+
+    def forget(self) -> None:
+        """Read files again."""
+        self._kept = {}
+
     def size(self, part: Part) -> tuple[int, int]:
         """A layer's width out and width in."""
         return part.rows, self._tensors.size(self._key(part, "weight"))[1]
 
     def weight(self, part: Part, device: torch.device) -> torch.Tensor:
         """A layer's, (rows, width in)."""
-        return self._read(part, "weight", device)
+        return self._kept[part.name] if part.name in self._kept else self._read(part, "weight", device)
 
     def bias(self, part: Part, device: torch.device) -> torch.Tensor | None:
         """A layer's, (rows,); None where it has none."""

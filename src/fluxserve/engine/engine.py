@@ -52,6 +52,16 @@ class Engine:
         """Those that could begin at once."""
         return self._loader.members
 
+    @property
+    def plan(self) -> str:
+        """How the family is kept, in words."""
+        return str(self._loader.plan)
+
+    def shrink(self) -> bool:
+        """Go on with less memory, once there was too little; False if that can't be. Everything is loaded anew."""
+        self._encoder = TextEncoder()
+        return self._loader.shrink()
+
     def load(self, member: str) -> None:
         """Load a member of the family before it is needed."""
         self._loader.load(member)

@@ -17,7 +17,7 @@ from fluxserve.domain.generation import Lora
 from fluxserve.engine.lora_files import Addition, LoraError, read
 from fluxserve.engine.network import Transformer
 from fluxserve.engine.network.layers import layer_at
-from fluxserve.engine.sources import CannotDraw, file_of
+from fluxserve.engine.sources import CannotDraw, Sources
 from fluxserve.engine.weights import Own
 
 MOST_KEPT = 8  # of each transformer
@@ -91,8 +91,8 @@ def _fill(own: Own, name: str, addition: Addition | None, strength: float) -> No
     layer.fill(part.first, weight, bias)
 
 
-def finder(files: Mapping[str, str], mini_folder: Path, own_folder: Path | None) -> Callable[[str], Path]:
-    """Looks a name up: `own_folder`'s file of that name first, then the catalogue's, downloaded if need be."""
+def finder(files: Mapping[str, str], sources: Sources, own_folder: Path | None) -> Callable[[str], Path]:
+    """Looks a name up: `own_folder`'s file of that name first, then the catalogue's."""
 
     def find(name: str) -> Path:
         own = own_folder / f"{name}.safetensors" if own_folder and Path(name).name == name else None
@@ -101,7 +101,7 @@ def finder(files: Mapping[str, str], mini_folder: Path, own_folder: Path | None)
         if name not in files:
             raise LoraError(f"LoRA {name}: there is none of this name here")
         try:
-            return file_of(files[name], mini_folder)
+            return sources.file(files[name])
         except CannotDraw as error:
             raise LoraError(f"LoRA {name}: {error}") from error
 

@@ -9,10 +9,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fluxserve.domain.speeds import Attention, Compilation, Speed
-from fluxserve.engine.network import Precision
 
-HAS_FP8 = (8, 9)  # compute capability
-PREFERS_CUDNN = (9, 0)  # its attention is there as fast as FlashAttention 3, which has no wheel
+PREFERS_CUDNN = (9, 0)  # compute capability; its attention is there as fast as FlashAttention 3, which has no wheel
 BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -23,10 +21,9 @@ BACKENDS = {
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """`precision` of the large layers; `stride` as `skipping` has it; `compiles` whether blocks are compiled, `replays`
-    whether steps of small pictures are CUDA graphs; `backends` of attention, the first that can do it is taken."""
+    """`stride` as `skipping` has it; `compiles` whether blocks are compiled, `replays` whether steps of small pictures
+    are CUDA graphs; `backends` of attention, of which the first is taken that can do it."""
 
-    precision: Precision = "whole"
     stride: int = 1
     compiles: bool = False
     replays: bool = False
@@ -37,17 +34,11 @@ def tuned(device: torch.device, speed: Speed, compilation: Compilation, attentio
     is_cuda = device.type == "cuda"
     compiles = is_cuda if compilation == "auto" else compilation == "on"
     return Tuning(
-        precision="fp8" if speed.eight_bits and has_fp8(device) else "whole",
         stride=speed.stride,
         compiles=compiles,
         replays=is_cuda and compiles,
         backends=_backends(device, attention),
     )
-
-
-def has_fp8(device: torch.device) -> bool:
-    """Whether it multiplies in eight bits."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= HAS_FP8
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -54,10 +54,12 @@ MOST_UNFINISHED = 1  # sets of pictures that wait to be encoded; with more the d
 class SetUp:
     """`members` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch.
 
-    `lora_folder` is where a person's own LoRAs lie. `speed`, `compilation` and `attention` are as the settings say."""
+    `weights_folder` is where a person's own weights lie, `lora_folder` their LoRAs. `speed`, `compilation` and
+    `attention` are as the settings say."""
 
     family: str
     mini_folder: Path
+    weights_folder: Path | None
     lora_folder: Path | None
     device: str
     threads: int
@@ -92,6 +94,7 @@ def parse(arguments: list[str]) -> SetUp:
     parser.add_argument(
         "--mini-folder", required=True, type=Path, help="where the weights that ship with fluxserve lie"
     )
+    parser.add_argument("--weights-folder", type=Path, help="where weights of your own lie")
     parser.add_argument("--lora-folder", type=Path, help="where LoRAs of your own lie")
     parser.add_argument("--device", required=True, help="cpu, cuda:0, mps, or auto for the best there is")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
@@ -111,6 +114,7 @@ def build_engine(set_up: SetUp) -> "Engine":
     # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what loads weights asks the hub for newer ones, unless it is told not to
     keep_freed_memory()
     import diffusers
     import torch
@@ -119,9 +123,13 @@ def build_engine(set_up: SetUp) -> "Engine":
     # diffusers' imports make it speak of torchvision, which nothing here needs.
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     from fluxserve.engine.annotators import Annotators
+    from fluxserve.engine.devices import find
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
+    from fluxserve.engine.needs import needs_of
+    from fluxserve.engine.plan import plans
     from fluxserve.engine.safety import Safety
+    from fluxserve.engine.sources import Sources
     from fluxserve.engine.tuning import tuned
     from fluxserve.engine.weights import Loader, device_named
 
@@ -129,13 +137,17 @@ def build_engine(set_up: SetUp) -> "Engine":
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if set_up.threads:
         torch.set_num_threads(set_up.threads)
-    device = device_named(set_up.device)
-    tuning = tuned(device, SPEEDS[set_up.speed], set_up.compilation, set_up.attention)
-    loader = Loader(FAMILIES[set_up.family], set_up.mini_folder, device, tuning)
-    loras = Loras(finder(LORA_FILES[set_up.family], set_up.mini_folder, set_up.lora_folder))
-    annotators = Annotators(ANNOTATORS[set_up.family], set_up.mini_folder, loader.device)
+    rows, sources = FAMILIES[set_up.family], Sources(set_up.mini_folder, set_up.weights_folder)
+    device, speed = device_named(set_up.device), SPEEDS[set_up.speed]
+    told = next(each for each in find() if each.name == str(device))
+    tuning = tuned(device, speed, set_up.compilation, set_up.attention)
+    loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
+    loras = Loras(finder(LORA_FILES[set_up.family], sources, set_up.lora_folder))
+    annotators = Annotators(ANNOTATORS[set_up.family], sources, device)
     watched = SAFETY[set_up.family]
-    engine = Engine(loader, loras, annotators, Safety(watched, loader.device) if watched else None)
+    if watched:
+        watched = replace(watched, classifier=str(sources.path(watched.classifier)))
+    engine = Engine(loader, loras, annotators, Safety(watched, device) if watched else None)
     for member in set_up.members:
         engine.load(member)
 
@@ -143,7 +155,8 @@ def build_engine(set_up: SetUp) -> "Engine":
         preview()
 
     # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's.
-    engine.generate(tiny_picture(set_up.members), {}, on_progress, is_cancelled=lambda: False)
+    if tiny := tiny_picture(set_up.members):
+        engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
     return engine
 
 
@@ -152,9 +165,11 @@ def steps_with_previews(steps: int, previews: int) -> set[int]:
     return {max(1, steps * number // (previews + 1)) for number in range(1, previews + 1)} - {steps}
 
 
-def tiny_picture(members: tuple[str, ...]) -> Generation:
-    """The least there is to draw, with one of `members`."""
-    model = next((name for name, model in MODELS.items() if model.member in members), "flux1-schnell")
+def tiny_picture(members: tuple[str, ...]) -> Generation | None:
+    """The least there is to draw of words with one of `members`, if one draws words."""
+    model = next((name for name, model in MODELS.items() if model.member in members), None)
+    if model is None:
+        return None
     return Generation(model, TextToImage("a circle"), SHORTEST_SIDE, SHORTEST_SIDE, steps=1, guidance_scale=3.5, seed=0)
 
 

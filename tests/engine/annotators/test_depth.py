@@ -31,7 +31,7 @@ def build_depth(folder: Path) -> None:
 def test_depth_fills_the_range_from_black_to_white(tmp_path: Path) -> None:
     build_depth(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (60, 100, 3)).astype(np.uint8)
-    near = Depth(str(tmp_path), torch.device("cpu"))(pixels)
+    near = Depth(tmp_path, torch.device("cpu"))(pixels)
     assert near.shape == (60, 100, 3)
     assert near.min() == 0
     assert near.max() == 255
@@ -40,7 +40,7 @@ def test_depth_fills_the_range_from_black_to_white(tmp_path: Path) -> None:
 
 def test_a_picture_without_any_depth_is_no_error(tmp_path: Path) -> None:
     build_depth(tmp_path)
-    depth = Depth(str(tmp_path), torch.device("cpu"))
+    depth = Depth(tmp_path, torch.device("cpu"))
     for parameter in depth._network.head.parameters():
         parameter.data.zero_()
     assert not depth(np.zeros((40, 40, 3), np.uint8)).any()

@@ -1,5 +1,7 @@
 """Depth: how near each pixel is, by Depth Anything V2 (Yang et al., 2024) or a network of its kind."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import DepthAnythingForDepthEstimation, DPTImageProcessorPil
@@ -8,11 +10,11 @@ from fluxserve.engine.png import Pixels
 
 
 class Depth:
-    """`source` is a folder or a hub id of transformers' files."""
+    """`folder` holds transformers' files."""
 
-    def __init__(self, source: str, device: torch.device) -> None:
-        self._processor = DPTImageProcessorPil.from_pretrained(source)
-        self._network = DepthAnythingForDepthEstimation.from_pretrained(source, use_safetensors=True)
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._processor = DPTImageProcessorPil.from_pretrained(folder)
+        self._network = DepthAnythingForDepthEstimation.from_pretrained(folder, use_safetensors=True)
         self._network.requires_grad_(False)
         torch.nn.Module.to(self._network, device)
 

@@ -51,7 +51,8 @@ def create_chat_app(context: Context) -> FastAPI:
     app = sub_app("OpenAI's API", ABOUT)
     switchboard, began, in_hand = context.switchboard, int(time.time()), InHand()
 
-    names = tuple(dict.fromkeys([*switchboard.relay.models, *OWN_MODELS, *MODELS]))
+    drawn_here = [name for name, model in MODELS.items() if model.member in context.abilities]
+    names = tuple(dict.fromkeys([*switchboard.relay.models, *OWN_MODELS, *drawn_here]))
 
     @app.get("/models", summary="The models that there are")
     async def models(request: Request) -> JSONResponse:

@@ -78,7 +78,7 @@ class Brief:
 async def to_generation(asked: Asked, account_id: str, inputs: Inputs, lora_names: frozenset[str]) -> Generation:
     """Raises `InvalidInput`, and then leaves nothing on the shelf."""
     wanted, model = asked.input, asked.model
-    usual = USUAL.get(asked.task_type.ability, Usual())
+    usual = USUAL.get(asked.task_type.ability or asked.model.member, Usual())
     taking = Taking(inputs, account_id)
     try:
         steps = model.steps(wanted.steps or usual.steps)

@@ -214,20 +214,24 @@ class EditInput(Over, NoLora, NoControl, DrawingInput):
 
 @dataclass(frozen=True, slots=True)
 class TaskType:
-    """One of the vendor's task types: what its `input` holds, which models do it, and what a family needs for it."""
+    """One of the vendor's task types: what its `input` holds, which models do it, and what a family needs for it: a
+    member or another ability; None is the model's own member."""
 
     name: str
     input: type[DrawingInput]
     models: tuple[str, ...]
-    ability: str
+    ability: str | None = None
+
+    def is_offered(self, model: Model, abilities: frozenset[str]) -> bool:
+        return model.name in self.models and (self.ability or model.member) in abilities
 
 
 EVERY, ADVANCED = tuple(MODELS), ("flux1-dev-advanced",)
 TASK_TYPES: dict[str, TaskType] = {
     each.name: each
     for each in (
-        TaskType("txt2img", TextToImageInput, EVERY, "dev"),
-        TaskType("img2img", ImageToImageInput, EVERY, "dev"),
+        TaskType("txt2img", TextToImageInput, EVERY),
+        TaskType("img2img", ImageToImageInput, EVERY),
         TaskType("txt2img-lora", TextToImageLoraInput, ADVANCED, "loras"),
         TaskType("img2img-lora", ImageToImageLoraInput, ADVANCED, "loras"),
         TaskType("controlnet-lora", ControlInput, ADVANCED, "control"),
@@ -316,9 +320,10 @@ def read(values: dict[str, Any], abilities: frozenset[str]) -> Asked:
     model = MODELS.get(body.model.removeprefix(VENDOR))
     if model is None:
         raise InvalidInput("model", body.model, f"allowed is one of {', '.join(VENDOR + name for name in MODELS)}")
-    offered = {each.name: each for each in offered_types(abilities) if model.name in each.models}
+    offered = {each.name: each for each in TASK_TYPES.values() if each.is_offered(model, abilities)}
     if body.task_type not in offered:
-        raise InvalidInput("task_type", body.task_type, f"{body.model} allows {', '.join(offered)}")
+        allowed = ", ".join(offered) or "nothing, for its weights are not on this server"
+        raise InvalidInput("task_type", body.task_type, f"{body.model} allows {allowed}")
     task_type = offered[body.task_type]
     try:
         return Asked(body, model, task_type, checked(task_type.input, body.input))
@@ -327,5 +332,6 @@ def read(values: dict[str, Any], abilities: frozenset[str]) -> Asked:
 
 
 def offered_types(abilities: frozenset[str]) -> Iterator[TaskType]:
-    """The task types that a family with these abilities can do."""
-    return (each for each in TASK_TYPES.values() if each.ability in abilities)
+    """The task types that a family with these abilities can do, for one model at least."""
+    models = MODELS.values()
+    return (each for each in TASK_TYPES.values() if any(each.is_offered(model, abilities) for model in models))

@@ -280,18 +280,41 @@ def test_without_weights_it_ends(start: Start, tmp_path: Path) -> None:
     assert start(folder=tmp_path, is_ready=False).status() == BROKEN
 
 
-@pytest.mark.parametrize("error", ["MemoryError", "torch.OutOfMemoryError"])
-def test_without_memory_it_ends_with_a_status_of_its_own(start: Start, circle: Generation, error: str) -> None:
-    fails = (
+def out_of_memory(error: str, times: int) -> str:
+    """A child's first words, after which pictures of several steps fail so many times."""
+    return (
         "import torch, fluxserve.engine.engine as e\n"
-        "def denoise(prepared, *_):\n"
-        f"    if len(prepared.timesteps) > 1: raise {error}('no room')\n"
-        "    return prepared.latents\n"
-        "e.denoise = denoise"
+        f"really, times = e.denoise, {times}\n"
+        "def denoise(prepared, *more):\n"
+        "    global times\n"
+        "    if len(prepared.timesteps) > 1 and times > 0:\n"
+        "        times -= 1\n"
+        f"        raise {error}('no room')\n"
+        "    return really(prepared, *more)\n"
+        "e.denoise = denoise\n"
     )
-    child = start(fails)
+
+
+@pytest.mark.parametrize(("error", "times"), [("MemoryError", 1), ("torch.OutOfMemoryError", 99)])
+def test_without_memory_it_ends_with_a_status_of_its_own(
+    start: Start, circle: Generation, error: str, times: int
+) -> None:
+    child = start(out_of_memory(error, times))
     child.send(Job("large", circle))
     assert child.status() == OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_device_that_ran_out_of_memory_draws_the_job_again_with_less(
+    start: Start, circle: Generation, times: int
+) -> None:
+    child = start(out_of_memory("torch.OutOfMemoryError", times))
+    child.send(Job("large", circle), Job("next", circle))
+    *events, done = child.receive_until(Done)
+    assert isinstance(done, Done)
+    assert done.job_id == "large"
+    assert [event.step for event in events if isinstance(event, Progress)] == [1, 2]
+    assert child.receive_until(Done)[-1] != done
 
 
 def test_an_interrupt_from_the_keyboard_is_not_its_business(child: Child, circle: Generation) -> None:

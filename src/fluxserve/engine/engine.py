@@ -1,7 +1,7 @@
 """Draws a generation in FLUX's four stages, and finishes it: looks at what came out, and makes files of it. The two are
 for two threads, so that one picture is finished while the next is being drawn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -62,9 +62,9 @@ class Engine:
         self._encoder = TextEncoder()
         return self._loader.shrink()
 
-    def load(self, member: str) -> None:
-        """Load a member of the family before it is needed."""
-        self._loader.load(member)
+    def load(self, members: Sequence[str]) -> None:
+        """Load members of the family before they are needed, as many as there is room for, the first one anyway."""
+        self._loader.load_ahead(members)
 
     def generate(
         self, generation: Generation, images: Mapping[str, bytes], on_progress: OnProgress, is_cancelled: IsCancelled

@@ -14,7 +14,6 @@ from fluxserve.engine.network import ControlNetwork, Keeping, Shape, Transformer
 from fluxserve.engine.plan import PROMPTS_KEPT, Needs
 from fluxserve.engine.sources import CannotDraw, Sources
 
-ENCODERS = ("text_encoder", "text_encoder_2")
 BYTES = 2  # of a number in bfloat16
 
 
@@ -30,8 +29,8 @@ def needs_of(rows: Mapping[str, Weights], sources: Sources) -> Needs:
     side = 2 << (len(config["block_out_channels"]) - 1)  # of a token, in pixels
     return Needs(
         *max(map(split, shapes), key=sum),
-        encoders=sum(bytes_in(shared / name) for name in ENCODERS),
-        autoencoder=bytes_in(shared / "vae"),
+        t5=bytes_in(shared / "text_encoder_2"),
+        always=bytes_in(shared / "text_encoder") + bytes_in(shared / "vae"),
         prompts=max(row.prompt_tokens for row in here.values()) * shapes[0].words_in * BYTES * PROMPTS_KEPT,
         width=max(shape.width for shape in shapes),
         channels=config["block_out_channels"][0],

@@ -1,8 +1,8 @@
 """What fits: how a family's networks are kept on a device, from the memory that it has free.
 
-Everything stays on the device if it can. If not, the text encoders go to the host, which costs a second for a prompt
-that was not read lately, and then a transformer's modulation, which is asked once a picture; then weights are kept in
-fewer bits. Nothing is loaded or measured here.
+Everything stays on the device if it can. If not, the large text encoder goes to the host, which costs a second for a
+prompt that was not read lately, and then a transformer's modulation, which is asked once a picture; then weights are
+kept in fewer bits. Nothing is loaded or measured here.
 """
 
 import sys
@@ -16,6 +16,7 @@ from fluxserve.domain.device import Device
 from fluxserve.domain.speeds import Speed
 from fluxserve.engine.network import Precision
 from fluxserve.engine.network.four_bits import BLOCK
+from fluxserve.weights import in_words
 
 Place = Literal["device", "host"]
 
@@ -26,7 +27,6 @@ PER_PIXEL = 6  # of the autoencoder as it decodes: times the channels that it ha
 PROMPTS_KEPT = 64  # encoded; at FLUX.1's size one has 4 MB
 MOST_STEPS = 40  # whose modulation is made at once
 TILE = 512 * 512  # pixels
-GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,15 @@ class Needs:
     """Bytes of a family's networks in bfloat16, and the largest picture that it draws.
 
     `large` are those of a transformer's large layers, `modulation` those of what steers them, `other` the rest of it;
-    `prompts` those of all encoded prompts that are kept. `channels` are the autoencoder's at its full size.
+    `t5` those of the large text encoder, `always` of what stays on the device: the small one and the autoencoder;
+    `prompts` of all encoded prompts that are kept. `channels` are the autoencoder's at its full size.
     """
 
     large: int
     modulation: int
     other: int
-    encoders: int
-    autoencoder: int
+    t5: int
+    always: int
     prompts: int
     width: int
     channels: int
@@ -60,7 +61,7 @@ class Plan:
 
     dtype: torch.dtype
     precision: Precision = "whole"
-    encoders: Place = "device"
+    t5: Place = "device"
     modulation: Place = "device"
     is_tiled: bool = False
     transformer: int = 0
@@ -74,23 +75,23 @@ class Plan:
     def __str__(self) -> str:
         kinds = {"whole": str(self.dtype).removeprefix("torch."), "fp8": "fp8", "nf4": "4 bits"}
         parts = [f"large layers in {kinds[self.precision]}"]
-        if self.encoders == "host":
-            parts.append("text encoders on the host")
+        if self.t5 == "host":
+            parts.append("T5 on the host")
         if self.modulation == "host":
             parts.append("modulation on the host")
         if self.is_tiled:
             parts.append("pictures decoded in tiles")
-        more = (self.guests - self.transformer) / GB
-        room = f"room for {more:.1f} GB more" if self.fits else f"{-more:.1f} GB too many"
-        return f"{', '.join(parts)}: at most {self.peak / GB:.1f} GB with one transformer, {room}"
+        more = self.guests - self.transformer
+        room = f"room for {in_words(more)} more" if self.fits else f"{in_words(-more)} too many"
+        return f"{', '.join(parts)}: at most {in_words(self.peak)} with one transformer, {room}"
 
 
 def plans(needs: Needs, device: Device, speed: Speed) -> list[Plan]:
     """From the first that fits on, each needing less than the one before; the smallest of all if none fits."""
     made = [
-        _plan(needs, device, dtype, precision, encoders, modulation, is_tiled)
+        _plan(needs, device, dtype, precision, t5, modulation, is_tiled)
         for dtype, precision in _kinds(device, speed)
-        for encoders, modulation, is_tiled in _places(device)
+        for t5, modulation, is_tiled in _places(device)
     ]
     fitting = [plan for plan in made if plan.fits] or [min(made, key=lambda plan: plan.peak)]
     chosen = fitting[:1]
@@ -126,7 +127,7 @@ def _plan(
     device: Device,
     dtype: torch.dtype,
     precision: Precision,
-    encoders: Place,
+    t5: Place,
     modulation: Place,
     is_tiled: bool,
 ) -> Plan:
@@ -135,9 +136,9 @@ def _plan(
     transformer = needs.large * bits / 16 + needs.other * times
     if modulation == "device":
         transformer += needs.modulation * times
-    fixed = (needs.autoencoder + needs.prompts) * times
-    if encoders == "device":
-        fixed += needs.encoders * times
+    fixed = (needs.always + needs.prompts) * times
+    if t5 == "device":
+        fixed += needs.t5 * times
     pixels = min(TILE, needs.most_pixels) if is_tiled else needs.most_pixels
     told = needs.modulation / needs.width * MOST_STEPS * times
     denoising = needs.most_tokens * needs.width * PER_TOKEN * dtype.itemsize + told
@@ -146,7 +147,7 @@ def _plan(
     return Plan(
         dtype,
         precision,
-        encoders,
+        t5,
         modulation,
         is_tiled,
         transformer=round(transformer),

@@ -144,6 +144,14 @@ class Loader:
         own = self._guest(row.own, {row.own}, self._load_own)
         return Flux(row, own, self._shared[row.shared], self.device, self.plan.dtype)
 
+    def load_ahead(self, members: Sequence[str]) -> None:
+        """The first of these, and of the others those that fit beside what is loaded."""
+        for member in members:
+            path = self._sources.path(self._rows[member].own)
+            size = bytes_of(Transformer, open_checkpoint(transformer_at(path)).shape, self._keeping)
+            if not self._guests or self._taken + size <= self.plan.guests:
+                self.load(member)
+
     def load_for(self, generation: Generation) -> Flux:
         """The networks that a generation is drawn with. Raises `CannotDraw`."""
         flux = self.load(member_of(generation))
@@ -270,7 +278,7 @@ class Loader:
             vae.enable_tiling()
             vae.tile_sample_min_size = math.isqrt(TILE)
             vae.tile_latent_min_size = vae.tile_sample_min_size >> (len(vae.config.block_out_channels) - 1)
-        is_apart = self.plan.encoders == "host"
+        is_apart = self.plan.t5 == "host"
         t5 = self._network(T5EncoderModel, path, "text_encoder_2", torch.device("cpu") if is_apart else self.device)
         if is_apart:  # its layers go to the device one after another, and back
             cpu_offload(t5, execution_device=self.device)

@@ -148,16 +148,33 @@ def build_engine(set_up: SetUp) -> "Engine":
     if watched:
         watched = replace(watched, classifier=str(sources.path(watched.classifier)))
     engine = Engine(loader, loras, annotators, Safety(watched, device) if watched else None)
-    for member in set_up.members:
-        engine.load(member)
+    while not _is_warm(engine, set_up.members):
+        shrink(engine)
+    return engine
+
+
+def _is_warm(engine: "Engine", members: tuple[str, ...]) -> bool:
+    """False when memory ran out; `members` are loaded otherwise, as far as there is room, and all has run once."""
+    import torch
 
     def on_progress(_step: int, _steps: int, preview: "Preview") -> None:
         preview()
 
-    # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's.
-    if tiny := tiny_picture(set_up.members):
-        engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
-    return engine
+    try:
+        engine.load(members)
+        # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's.
+        if tiny := tiny_picture(members):
+            engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def shrink(engine: "Engine") -> None:
+    """Raises `MemoryError` if it has no smaller plan."""
+    if not engine.shrink():
+        raise MemoryError(f"there is no smaller plan than: {engine.plan}")
+    _say(f"there was too little memory on {engine.device}; from now on: {engine.plan}")
 
 
 def steps_with_previews(steps: int, previews: int) -> set[int]:
@@ -206,6 +223,7 @@ class Worker:
 
     def _draw_all(self, set_up: SetUp) -> None:
         engine = build_engine(set_up)
+        _say(f"{engine.device}: {engine.plan}")
         self._line.send(Ready(engine.device, engine.members))
         while True:
             self._doing = "waiting"
@@ -214,8 +232,6 @@ class Worker:
             self._draw(engine, job)
 
     def _draw(self, engine: "Engine", job: Job) -> None:
-        import torch
-
         from fluxserve.engine.denoise import StoppedError
         from fluxserve.engine.sources import CannotDraw
 
@@ -243,8 +259,6 @@ class Worker:
         except CannotDraw as error:
             _log(job, error)
             self._line.send(Failed(job.id, DrawingFailed.code, str(error)))
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from error
         except ENDS_OF_ALL:
             raise
         except Exception as error:
@@ -253,12 +267,24 @@ class Worker:
             self._unfinished.put(Unfinished(engine, job, pictures, began))
 
     def _drawn(self, engine: "Engine", job: Job, on_progress: "OnProgress") -> list[Drawn]:
+        """With less memory if there was too little. Raises `MemoryError` where less can't be."""
         before = engine.members
         try:
-            return engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+            while (pictures := self._tried(engine, job, on_progress)) is None:
+                shrink(engine)
+            return pictures
         finally:  # also where the job failed: it may have loaded all the same
             if engine.members != before:
                 self._line.send(Holds(engine.members))
+
+    def _tried(self, engine: "Engine", job: Job, on_progress: "OnProgress") -> list[Drawn] | None:
+        """None when memory ran out. Nothing of the try is left then: an exception that is kept keeps its tensors."""
+        import torch
+
+        try:
+            return engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+        except torch.OutOfMemoryError:
+            return None
 
     def _finish_all(self) -> None:
         while True:
@@ -287,7 +313,11 @@ def _failed(job: Job, error: Exception) -> Failed:
 
 
 def _log(job: Job, error: Exception) -> None:
-    print(f"job {job.id}:", *traceback.format_exception(error), file=sys.stderr, flush=True)
+    _say(f"job {job.id}: {''.join(traceback.format_exception(error))}")
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def _vital(work: Callable[[], None]) -> None:
@@ -306,7 +336,7 @@ def _vital(work: Callable[[], None]) -> None:
 
 def _leave(status: int, reason: str) -> NoReturn:
     """End the process here and now, in the middle of whatever its other threads do."""
-    print(f"worker ends: {reason}", file=sys.stderr, flush=True)
+    _say(f"worker ends: {reason}")
     os._exit(status)
 
 

@@ -96,13 +96,16 @@ def draw_ours(warm_up: Sequence[str], jobs: list[str], threads: int) -> list[flo
     from fluxserve.engine.annotators import Annotators
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
+    from fluxserve.engine.plan import Plan
+    from fluxserve.engine.sources import Sources
     from fluxserve.engine.weights import Loader
 
     if not _kept:
         torch.set_num_threads(threads)
-        loader = Loader(FAMILIES["mini"], mini_folder(), "cpu")
-        annotators = Annotators(ANNOTATORS["mini"], mini_folder(), loader.device)
-        loras = Loras(finder(LORA_FILES["mini"], mini_folder(), None))
+        sources = Sources(mini_folder())
+        loader = Loader(FAMILIES["mini"], sources, torch.device("cpu"), [Plan(torch.float32)])
+        annotators = Annotators(ANNOTATORS["mini"], sources, loader.device)
+        loras = Loras(finder(LORA_FILES["mini"], sources, None))
         _kept["engine"] = Engine(loader, loras, annotators, safety=None)
     taken = []
     for number, (name, steps) in enumerate(_all(warm_up, jobs)):

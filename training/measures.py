@@ -11,6 +11,7 @@ from io import BytesIO
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES
@@ -31,7 +32,9 @@ from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.finish import finish
 from fluxserve.engine.loras import Loras, finder
+from fluxserve.engine.plan import Plan
 from fluxserve.engine.png import decode_png
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Loader
 from training import captions, control, edit, fill, judge, maps, world
 from training.card import Score
@@ -67,9 +70,11 @@ class Studio:
 
 @lru_cache(maxsize=1)
 def studio() -> Studio:
-    loras = Loras(finder(LORA_FILES["mini"], FAMILY, None))
-    annotators = Annotators(ANNOTATORS["mini"], FAMILY, device())
-    engine = Engine(Loader(FAMILIES["mini"], FAMILY, device().type), loras, annotators, safety=None)
+    loras = Loras(finder(LORA_FILES["mini"], Sources(FAMILY), None))
+    annotators = Annotators(ANNOTATORS["mini"], Sources(FAMILY), device())
+    engine = Engine(
+        Loader(FAMILIES["mini"], Sources(FAMILY), device(), [Plan(torch.float32)]), loras, annotators, safety=None
+    )
     return Studio(engine, annotators)
 
 

@@ -275,12 +275,28 @@ class EngineSettings(Group):
         None, description="A folder of your own LoRAs: name.safetensors is asked for as name."
     )
     devices: str = Field(
-        "auto", description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto".'
+        "auto",
+        description='Devices to draw on, one worker each, by commas: "cpu", "cuda:0,cuda:1", "mps"; or "auto": every '
+        "GPU that there is, else the CPU.",
     )
     pool: str = Field(
         "public",
         description='Whom the devices draw for: "public" for everybody, an account\'s id for its private tasks alone, '
         'or some devices by name: "public,cuda:1=ACCOUNT".',
+    )
+    speed: Literal["exact", "fast", "fastest"] = Field(
+        "exact",
+        description='How much of a picture\'s exactness may be given for time: "exact" for none, "fast" or "fastest"; '
+        "docs/speed.md has what each costs and brings.",
+    )
+    compilation: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description='Whether networks are compiled, which takes a minute at the first start: "auto" on CUDA only.',
+    )
+    attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = Field(
+        "auto",
+        description='The kernel of attention on CUDA: "cudnn", "flash", "efficient" or "math"; "auto" takes what is '
+        "fastest on the card.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of each worker; 0 leaves it to torch.")
     silence_seconds: float = Field(15.0, gt=0, description="A worker that says nothing for so long is replaced.")

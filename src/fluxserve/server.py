@@ -24,6 +24,7 @@ from fluxserve.domain.completion import Rate
 from fluxserve.domain.credits import points
 from fluxserve.domain.errors import InvalidInput
 from fluxserve.executors import LocalExecutor
+from fluxserve.executors.devices import devices_of
 from fluxserve.executors.local import WorkerCommand
 from fluxserve.executors.workers import has, worker_commands
 from fluxserve.relay import Relay, Route, Upstream
@@ -74,7 +75,7 @@ class Server:
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop. A second signal stops without waiting for running tasks."""
         settings = self._settings
-        workers = _workers(settings.engine)
+        workers = await _workers(settings.engine)
         settings.server.data_dir.mkdir(parents=True, exist_ok=True)
         with _only_server_of(settings), _listening(settings) as listener:
             url = (settings.server.public_url or _address(listener)).rstrip("/")
@@ -269,10 +270,10 @@ class Server:
         return None  # another server on this database showed its own; `fluxserve keys create` makes one more
 
 
-def _workers(settings: EngineSettings) -> list[WorkerCommand]:
+async def _workers(settings: EngineSettings) -> list[WorkerCommand]:
     """Raises `StartError`."""
     try:
-        return worker_commands(settings)
+        return worker_commands(settings, await devices_of(settings.devices))
     except NotHereError as error:
         raise StartError(str(error)) from None
 

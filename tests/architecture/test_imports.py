@@ -29,7 +29,7 @@ def test_a_worker_asks_no_hub() -> None:
     code = (
         "import sys, fluxserve.engine.worker as worker; assert 'huggingface_hub' not in sys.modules\n"
         "try: worker.build_engine(worker.parse(sys.argv[1:]))\n"
-        "except OSError: pass\n"
+        "except Exception: pass\n"
         "from huggingface_hub import constants; print(constants.HF_HUB_OFFLINE)"
     )
     arguments = ["--family", "mini", "--mini-folder", "/nowhere", "--device", "cpu", "--members", "schnell"]

@@ -453,7 +453,7 @@ class Worker(_Worker):
 
     async def _draw_all(self) -> None:
         await asyncio.sleep(self._world.chance.uniform(0, LONGEST_START))
-        self._heard(Ready("imagined"))
+        self._heard(Ready("imagined", ()))
         while True:
             while not self._inbox:
                 self._arrived.clear()

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from fluxserve.dispatch import Dispatcher, Upkeep
+from fluxserve.dispatch import Dispatcher, Upkeep, placement
+from fluxserve.domain.credits import work
 from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.generation import Generation, ImageToImage, TextToImage
+from fluxserve.domain.job import Job
 from fluxserve.domain.task import PUBLIC, Ending, State, Submission, Task
-from fluxserve.executors import LocalExecutor
+from fluxserve.executors import LocalExecutor, Slot, local
 from fluxserve.storage import Shelf
 from fluxserve.tasks import Accounts, Completions, Database, Held, Queue, Rules, migrate, open_sqlite
 from tests.executors.conftest import command
@@ -87,6 +90,39 @@ async def test_a_task_is_drawn_and_its_pictures_are_on_the_shelf(house: House) -
         assert house.shelf.path(output.key).read_bytes() == b"a cat"
         assert output.size == len(b"a cat")
         assert output.content_type == "image/png"
+
+
+async def test_a_worker_with_room_for_one_model_stays_with_each_for_a_while(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two accounts that want different ones: it neither loads for every picture nor leaves one of them waiting."""
+    handed_over: list[str] = []
+    assign = house.executor.assign
+
+    def note(slot: Slot, job: Job) -> None:
+        handed_over.append(job.generation.model)
+        assign(slot, job)
+
+    monkeypatch.setattr(house.executor, "assign", note)
+    generations = [
+        Generation(model, TextToImage(f"load-{member}"), 64, 64, 1, None, 5)
+        for model, member in (("flux1-schnell", "schnell"), ("flux1-dev", "dev"))
+    ]
+    monkeypatch.setattr(placement, "MOST_LEAD", 8 * work(generations[0]))
+    monkeypatch.setattr(local, "MOST_PLACES", 2)  # or most of it were placed at once
+    other = await Accounts(house.queue._database).create("other", credits_usd=10, max_concurrent=100)
+    blocking = [await house.submit("wait") for _ in range(2)]
+    tasks = [
+        await house.queue.submit(Submission(account_id, {}, generation))
+        for _ in range(32)
+        for account_id, generation in zip((house.account_id, other.id), generations, strict=True)
+    ]
+    for task in (*blocking, tasks[-2]):
+        await house.finished(task)
+
+    stays = [len(list(stay)) for _, stay in groupby(handed_over)]
+    assert max(stays) < 16
+    assert len(stays) < len(handed_over) / 4
 
 
 async def test_a_worker_is_given_the_callers_picture(house: House) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select, update
 
 from fluxserve.dispatch import Dispatcher, dispatcher
+from fluxserve.dispatch.placement import Placed
 from fluxserve.domain.errors import Unavailable
 from fluxserve.domain.task import MOVES, Move, State, Waiting
 from fluxserve.executors import Report as WorkerReport
@@ -52,10 +53,10 @@ def test_the_same_seed_tells_the_same_story_in_another_process() -> None:
 # ---------------------------------------------------------------- schedulers that are wrong
 
 
-def first_come_first_served(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Waiting, Slot]]:
+def first_come_first_served(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[Placed]:
     lines = sorted(waiting, key=lambda task: task.number)
     return [
-        (task, slot)
+        Placed(task, slot)
         for pool in {slot.pool for slot in slots}
         for task, slot in zip(
             [task for task in lines if task.pool == pool],
@@ -65,8 +66,8 @@ def first_come_first_served(waiting: Sequence[Waiting], slots: Sequence[Slot]) -
     ]
 
 
-def anywhere(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[tuple[Waiting, Slot]]:
-    return list(zip(sorted(waiting, key=lambda task: task.number), slots, strict=False))
+def anywhere(waiting: Sequence[Waiting], slots: Sequence[Slot]) -> list[Placed]:
+    return list(map(Placed, sorted(waiting, key=lambda task: task.number), slots))
 
 
 def move_without_guard(connection: Connection, move: Move, task_id: str, **values: Any) -> Row[Any]:

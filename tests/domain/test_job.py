@@ -5,15 +5,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxserve.domain import job as wire
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Message, Picture, Progress, Ready, Started
+from fluxserve.domain.job import (
+    Alive,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Holds,
+    Job,
+    Message,
+    Picture,
+    Progress,
+    Ready,
+    Started,
+)
 from tests.domain.test_generation import generations
 
 names = st.text(max_size=40)
+members = st.lists(names, max_size=4).map(tuple)
 pictures = st.builds(Picture, data=st.binary(), width=st.integers(1), height=st.integers(1), seed=st.integers(0))
 messages = st.one_of(
     st.builds(Job, names, generations, st.dictionaries(names, st.binary(), max_size=3)),
     st.builds(Cancel, names),
-    st.builds(Ready, names),
+    st.builds(Ready, names, members),
+    st.builds(Holds, members),
     st.builds(Alive, names),
     st.builds(Started, names),
     st.builds(Progress, names, st.integers(0), st.integers(1), st.binary()),

@@ -4,12 +4,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin make a busy machine crawl
 
 import pytest
+import torch
 
 from fluxserve.domain.catalog import ANNOTATORS
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.loras import Loras, finder
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import family
 
@@ -23,13 +26,13 @@ def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def loader(mini_folder: Path) -> Loader:
-    return Loader(family.MEMBERS, mini_folder, "cpu")
+    return Loader(family.MEMBERS, Sources(mini_folder), torch.device("cpu"), [Plan(torch.float32)])
 
 
 @pytest.fixture
 def engine(loader: Loader, mini_folder: Path, tmp_path: Path) -> Engine:
-    annotators = Annotators(ANNOTATORS["mini"], mini_folder, loader.device)
-    return Engine(loader, Loras(finder({}, tmp_path, tmp_path)), annotators, safety=None)
+    annotators = Annotators(ANNOTATORS["mini"], Sources(mini_folder), loader.device)
+    return Engine(loader, Loras(finder({}, Sources(tmp_path), tmp_path)), annotators, safety=None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What a picture must be: diffusers' own pipelines over the very same networks."""
 
 import copy
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -11,12 +12,14 @@ import torch
 from diffusers import (
     DiffusionPipeline,
     FluxControlNetImg2ImgPipeline,
+    FluxControlNetModel,
     FluxControlNetPipeline,
     FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxKontextPipeline,
     FluxPipeline,
     FluxPriorReduxPipeline,
+    FluxTransformer2DModel,
 )
 from PIL import Image
 
@@ -24,10 +27,11 @@ from fluxserve.domain.catalog import AnnotatorWeights, drawing_size, reference_s
 from fluxserve.domain.generation import Edit, Generation, ImageToImage, Inpaint, Outpaint, TextToImage, Variation
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.canvas import canvas_of, reduced
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Flux
 
 # Canny's edges need no network.
-ANNOTATORS = Annotators(AnnotatorWeights("", "", ""), Path(), torch.device("cpu"))
+ANNOTATORS = Annotators(AnnotatorWeights("", "", ""), Sources(Path()), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,20 @@ class Oracle:
     more: dict[str, Any] = field(default_factory=dict)
 
 
+@functools.cache
+def transformer_of(folder: Path, dtype: torch.dtype) -> FluxTransformer2DModel:
+    """diffusers' own network over the files that ours was filled from."""
+    return FluxTransformer2DModel.from_pretrained(folder, dtype=dtype)
+
+
+@functools.cache
+def control_of(folder: Path) -> FluxControlNetModel:
+    return FluxControlNetModel.from_pretrained(folder, dtype=torch.float32)
+
+
 def pipeline_of(flux: Flux, kind: type[DiffusionPipeline] = FluxPipeline, **more: object) -> DiffusionPipeline:
     pipeline = kind(
-        transformer=flux.own.transformer,
+        transformer=transformer_of(flux.own.checkpoint.path, flux.dtype),
         scheduler=copy.deepcopy(flux.own.scheduler),
         vae=flux.shared.vae,
         text_encoder=flux.shared.clip,
@@ -59,7 +74,8 @@ def draw(
     """The first picture: its packed latents ("latent"), or (1, 3, height, width) in 0..1 ("pt")."""
     width, height = drawing_size(flux.row, generation.width, generation.height)
     oracle = _oracle(flux, generation, images or {}, (width, height))
-    networks = {"controlnet": flux.control} if generation.control else {}
+    family = flux.own.checkpoint.path.parents[1]
+    networks = {"controlnet": control_of(family / "control")} if generation.control else {}
     answer: torch.Tensor = pipeline_of(flux, oracle.pipeline, **networks)(
         width=width,
         height=height,

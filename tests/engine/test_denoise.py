@@ -1,4 +1,4 @@
-"""Our loop against diffusers' pipeline: the same latents to the last bit."""
+"""Our loop and our networks against diffusers' pipelines: the same latents, but for the rounding of float32."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -20,11 +20,12 @@ from fluxserve.domain.generation import (
     TextToImage,
     Variation,
 )
-from fluxserve.engine import weights
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
 from fluxserve.engine.latents import pack
 from fluxserve.engine.pictures import encode_picture, picture_of
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import oracle
@@ -43,6 +44,7 @@ def _hole() -> Image.Image:
     return mask
 
 
+AGREED = 1e-5  # of latents, whose own spread is about 1
 PHOTO = png(Image.radial_gradient("L").resize((333, 200)).convert("RGB"))
 IMAGES = {"photo.png": PHOTO, "mask.png": png(_hole())}
 
@@ -58,7 +60,12 @@ def prepared(flux: Flux, generation: Generation) -> Prepared:
 
 @torch.inference_mode()
 def our_latents(flux: Flux, generation: Generation) -> torch.Tensor:
-    return denoise(prepared(flux, generation), lambda *_: None, lambda: False)
+    return denoise(prepared(flux, generation), 1, lambda *_: None, lambda: False)
+
+
+def assert_close(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    assert ours.shape == expected.shape
+    assert (ours - expected).abs().max() <= AGREED
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7])
@@ -71,7 +78,7 @@ def test_schnell_draws_what_diffusers_draws(
     kind = TextToImage("a red circle", negative)
     generation = replace(circle, kind=kind, width=width, height=height, steps=steps)
     expected = oracle.draw(schnell, replace(generation, guidance_scale=0.0), "latent")
-    assert torch.equal(our_latents(schnell, generation), expected)
+    assert_close(our_latents(schnell, generation), expected)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 25])
@@ -83,7 +90,7 @@ def test_dev_draws_what_diffusers_draws(
     width, height = size
     kind = TextToImage("a red circle", negative)
     generation = replace(circle, kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5)
-    assert torch.equal(our_latents(dev, generation), oracle.draw(dev, generation, "latent"))
+    assert_close(our_latents(dev, generation), oracle.draw(dev, generation, "latent"))
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(4, 0.01), (4, 0.7), (25, 0.3), (25, 1.0)])
@@ -95,13 +102,13 @@ def test_dev_draws_over_a_picture_what_diffusers_draws(
     width, height = size
     kind = ImageToImage("a red circle", "photo.png", strength, negative)
     generation = replace(circle, kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5)
-    assert torch.equal(our_latents(dev, generation), oracle.draw(dev, generation, "latent", IMAGES))
+    assert_close(our_latents(dev, generation), oracle.draw(dev, generation, "latent", IMAGES))
 
 
 def test_schnell_draws_over_a_picture_what_diffusers_draws(schnell: Flux, circle: Generation) -> None:
     generation = replace(circle, kind=ImageToImage("a red circle", "photo.png", 0.5), steps=4)
     expected = oracle.draw(schnell, replace(generation, guidance_scale=0.0), "latent", IMAGES)
-    assert torch.equal(our_latents(schnell, generation), expected)
+    assert_close(our_latents(schnell, generation), expected)
 
 
 @pytest.mark.parametrize("steps", [1, 25])
@@ -110,7 +117,7 @@ def test_schnell_draws_over_a_picture_what_diffusers_draws(schnell: Flux, circle
 )
 def test_fill_draws_what_diffusers_draws(fill: Flux, circle: Generation, steps: int, kind: Kind) -> None:
     generation = replace(circle, kind=kind, width=423, height=407, steps=steps, guidance_scale=30.0)
-    assert torch.equal(our_latents(fill, generation), oracle.draw(fill, generation, "latent", IMAGES))
+    assert_close(our_latents(fill, generation), oracle.draw(fill, generation, "latent", IMAGES))
 
 
 @pytest.mark.parametrize("steps", [1, 25])
@@ -124,7 +131,7 @@ def test_a_variation_is_what_diffusers_draws(
         circle, model="flux1-dev", kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5
     )
     flux = loader.load_for(generation)
-    assert torch.equal(our_latents(flux, generation), oracle.draw(flux, generation, "latent", IMAGES))
+    assert_close(our_latents(flux, generation), oracle.draw(flux, generation, "latent", IMAGES))
 
 
 @pytest.mark.parametrize("steps", [1, 25])
@@ -137,7 +144,7 @@ def test_an_edit_is_what_diffusers_draws(
     kind = Edit("a red cat", "photo.png", negative)
     generation = replace(circle, kind=kind, width=width, height=height, steps=steps, guidance_scale=2.5)
     flux = loader.load_for(generation)
-    assert torch.equal(our_latents(flux, generation), oracle.draw(flux, generation, "latent", IMAGES))
+    assert_close(our_latents(flux, generation), oracle.draw(flux, generation, "latent", IMAGES))
 
 
 @pytest.mark.parametrize("steps", [1, 25])
@@ -153,7 +160,7 @@ def test_with_a_control_it_draws_what_diffusers_draws(
     )
     flux = loader.load_for(generation)
     ours = our_latents(flux, generation)
-    assert torch.equal(ours, oracle.draw(flux, generation, "latent", IMAGES))
+    assert_close(ours, oracle.draw(flux, generation, "latent", IMAGES))
     assert not torch.equal(ours, our_latents(flux, replace(generation, control=None)))
 
 
@@ -193,15 +200,16 @@ def _start_and_picture(flux: Flux, generation: Generation) -> tuple[torch.Tensor
         return prepared(flux, generation).latents, pack(clean)
 
 
-def test_in_bfloat16_it_rounds_where_diffusers_does(
-    mini_folder: Path, circle: Generation, monkeypatch: pytest.MonkeyPatch
+def test_in_bfloat16_it_is_no_further_from_float32_than_diffusers(
+    mini_folder: Path, dev: Flux, circle: Generation
 ) -> None:
-    monkeypatch.setattr(weights, "dtype_on", lambda _device: torch.bfloat16)
-    dev = weights.Loader(MEMBERS, mini_folder, "cpu").load("dev")
-    generation = replace(circle, kind=TextToImage("a red circle", "ugly"), steps=7, guidance_scale=2.5)
-    ours = our_latents(dev, generation)
+    generation = replace(circle, kind=TextToImage("a red circle", "ugly"), steps=1, guidance_scale=2.5)
+    exact = our_latents(dev, generation)
+    rounded = Loader(MEMBERS, Sources(mini_folder), torch.device("cpu"), [Plan(torch.bfloat16)]).load("dev")
+    ours = our_latents(rounded, generation)
     assert ours.dtype == torch.bfloat16
-    assert torch.equal(ours, oracle.draw(dev, generation, "latent"))
+    theirs = oracle.draw(rounded, generation, "latent")
+    assert torch.dist(ours.float(), exact) <= 1.1 * torch.dist(theirs.float(), exact)
 
 
 def test_prompt_guidance_and_negative_prompt_all_change_the_picture(dev: Flux, circle: Generation) -> None:
@@ -223,6 +231,7 @@ def test_every_step_is_told(schnell: Flux, circle: Generation) -> None:
     with torch.inference_mode():
         denoise(
             prepared(schnell, replace(circle, steps=3)),
+            1,
             lambda step, steps, _estimate: told.append((step, steps)),
             lambda: False,
         )
@@ -237,7 +246,7 @@ def test_where_the_way_is_straight_every_step_estimates_its_end(dev: Flux, circl
     grain = (first.latents - (1 - level) * clean) / level
     estimates: list[torch.Tensor] = []
     straight = replace(first, velocity=lambda _latents, _timestep: grain - clean)
-    end = denoise(straight, lambda _step, _steps, estimate: estimates.append(estimate()), lambda: False)
+    end = denoise(straight, 1, lambda _step, _steps, estimate: estimates.append(estimate()), lambda: False)
     assert len(estimates) == len(first.timesteps)
     for estimate in (*estimates, end):
         torch.testing.assert_close(estimate, clean, rtol=0, atol=1e-5)
@@ -248,6 +257,7 @@ def test_a_cancelled_drawing_stops_before_its_next_step(schnell: Flux, circle: G
     with torch.inference_mode(), pytest.raises(StoppedError):
         denoise(
             prepared(schnell, replace(circle, steps=100)),
+            1,
             lambda step, *_: told.append(step),
             lambda: len(told) == 2,
         )

@@ -8,7 +8,8 @@ from PIL import Image
 from fluxserve.domain.generation import Generation, ImageFormat
 from fluxserve.engine.finish import Drawn, finish, resample
 
-DRAWN = Drawn(np.random.default_rng(0).integers(0, 256, (192, 352, 3), np.uint8), seed=5)
+PIXELS = np.random.default_rng(0).integers(0, 256, (192, 352, 3), np.uint8)
+DRAWN = Drawn(lambda: PIXELS, seed=5)
 
 
 @pytest.mark.parametrize("size", [(1024, 512), (64, 64), (353, 191), (352, 192)])

@@ -29,7 +29,7 @@ def test_a_seed_names_its_noise() -> None:
 
 
 def test_positions_go_row_by_row() -> None:
-    assert positions(2, 3, CPU, torch.float32).tolist() == [
+    assert positions(2, 3).tolist() == [
         [0, 0, 0], [0, 0, 1], [0, 0, 2],
         [0, 1, 0], [0, 1, 1], [0, 1, 2],
     ]  # fmt: skip

@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from fluxserve.domain.generation import Generation, Lora
 from fluxserve.engine.lora_files import LoraError
 from fluxserve.engine.loras import Loras, finder
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Flux, Loader
 from tests.engine import family, oracle
-from tests.engine.test_denoise import our_latents
+from tests.engine.test_denoise import assert_close, our_latents
 
 WIDTH, RANK = 16, 2
 Weights = dict[str, torch.Tensor]
@@ -115,7 +117,7 @@ def loras(folder: Path) -> Loras:
 @pytest.fixture
 def dev(mini_folder: Path) -> Flux:
     """One of this test's own: LoRAs change the modules of a transformer."""
-    return Loader(family.MEMBERS, mini_folder, "cpu").load("dev")
+    return Loader(family.MEMBERS, Sources(mini_folder), torch.device("cpu"), [Plan(torch.float32)]).load("dev")
 
 
 @pytest.fixture
@@ -126,22 +128,23 @@ def drawing(circle: Generation) -> Generation:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("strength", [1.0, 0.4])
 def test_every_layout_draws_what_diffusers_draws_with_it(
-    mini_folder: Path, folder: Path, loras: Loras, dev: Flux, drawing: Generation, layout: str, strength: float
+    folder: Path, loras: Loras, dev: Flux, drawing: Generation, layout: str, strength: float
 ) -> None:
-    loras.put_on(dev.own.transformer, Lora(layout, strength))
-    ours = our_latents(dev, drawing)
-    another = Loader(family.MEMBERS, mini_folder, "cpu").load("dev")
-    pipeline = oracle.pipeline_of(another)
+    loras.put_on(dev.own, Lora(layout, strength))
+    pipeline = oracle.pipeline_of(dev)
     pipeline.load_lora_weights(folder, weight_name=f"{layout}.safetensors", adapter_name="it")
     pipeline.set_adapters("it", strength)
-    assert torch.equal(ours, oracle.draw(another, drawing, "latent"))
+    try:
+        assert_close(our_latents(dev, drawing), oracle.draw(dev, drawing, "latent"))
+    finally:
+        pipeline.unload_lora_weights()
 
 
 def test_taken_off_it_leaves_no_trace(loras: Loras, dev: Flux, drawing: Generation) -> None:
     before = our_latents(dev, drawing)
-    loras.put_on(dev.own.transformer, Lora("diffusers", 1.0))
+    loras.put_on(dev.own, Lora("diffusers", 1.0))
     with_it = our_latents(dev, drawing)
-    loras.put_on(dev.own.transformer, None)
+    loras.put_on(dev.own, None)
     assert torch.equal(our_latents(dev, drawing), before)
     assert not torch.equal(with_it, before)
 
@@ -149,7 +152,7 @@ def test_taken_off_it_leaves_no_trace(loras: Loras, dev: Flux, drawing: Generati
 def test_only_the_last_one_put_on_is_on(loras: Loras, dev: Flux, drawing: Generation) -> None:
     drawn = []
     for name in ("kohya", "xlabs", "kohya"):
-        loras.put_on(dev.own.transformer, Lora(name, 1.0))
+        loras.put_on(dev.own, Lora(name, 1.0))
         drawn.append(our_latents(dev, drawing))
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
@@ -159,7 +162,7 @@ def test_strength_0_changes_nothing_and_more_changes_more(loras: Loras, dev: Flu
     before = our_latents(dev, drawing)
     distances = []
     for strength in (0.0, 0.1, 0.5):
-        loras.put_on(dev.own.transformer, Lora("diffusers", strength))
+        loras.put_on(dev.own, Lora("diffusers", strength))
         distances.append(float((our_latents(dev, drawing) - before).abs().mean()))
     assert distances[0] == 0
     assert distances == sorted(set(distances))
@@ -168,16 +171,16 @@ def test_strength_0_changes_nothing_and_more_changes_more(loras: Loras, dev: Flu
 def test_those_used_last_are_kept_and_the_others_let_go(folder: Path, dev: Flux) -> None:
     loras = Loras(lambda name: folder / f"{name}.safetensors", most_kept=2)
     for name in ("diffusers", "kohya", "xlabs", "kohya"):
-        loras.put_on(dev.own.transformer, Lora(name, 1.0))
-        assert loras.kept(dev.own.transformer) <= 2
+        loras.put_on(dev.own, Lora(name, 1.0))
+        assert loras.kept(dev.own) <= 2
 
 
 def test_a_file_that_was_replaced_is_loaded_anew(folder: Path, loras: Loras, dev: Flux, drawing: Generation) -> None:
-    loras.put_on(dev.own.transformer, Lora("diffusers", 1.0))
+    loras.put_on(dev.own, Lora("diffusers", 1.0))
     first = our_latents(dev, drawing)
     (folder / "diffusers.safetensors").unlink()
     save_file(diffusers_layout(seed=50), folder / "diffusers.safetensors")
-    loras.put_on(dev.own.transformer, Lora("diffusers", 1.0))
+    loras.put_on(dev.own, Lora("diffusers", 1.0))
     assert not torch.equal(our_latents(dev, drawing), first)
 
 
@@ -186,7 +189,7 @@ def test_a_name_is_looked_up_in_the_own_folder_first(tmp_path: Path) -> None:
     for path in (own / "art.safetensors", shipped / "loras/art.safetensors", shipped / "loras/anime.safetensors"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    find = finder({name: f"mini/loras/{name}.safetensors" for name in ("art", "anime", "gone")}, shipped, own)
+    find = finder({name: f"mini/loras/{name}.safetensors" for name in ("art", "anime", "gone")}, Sources(shipped), own)
     assert find("art") == own / "art.safetensors"
     assert find("anime") == shipped / "loras/anime.safetensors"
     for name in ("gone", "nobodys", "../mini/loras/anime", "", ".", "a\0b"):
@@ -201,7 +204,7 @@ def test_a_text_encoders_part_is_left_out(folder: Path, loras: Loras, dev: Flux,
     save_file(diffusers_layout() | words, folder / "both.safetensors")
     drawn = []
     for name in ("diffusers", "both"):
-        loras.put_on(dev.own.transformer, Lora(name, 1.0))
+        loras.put_on(dev.own, Lora(name, 1.0))
         drawn.append(our_latents(dev, drawing))
     assert torch.equal(*drawn)
 
@@ -253,7 +256,7 @@ def test_a_bad_file_is_refused_and_the_model_draws_on(
         save_file(content, folder / "bad.safetensors")
     before = our_latents(dev, drawing)
     with pytest.raises(LoraError, match="LoRA bad: "):
-        loras.put_on(dev.own.transformer, Lora("bad", 1.0))
+        loras.put_on(dev.own, Lora("bad", 1.0))
     assert torch.equal(our_latents(dev, drawing), before)
-    loras.put_on(dev.own.transformer, Lora("diffusers", 1.0))
+    loras.put_on(dev.own, Lora("diffusers", 1.0))
     assert not torch.equal(our_latents(dev, drawing), before)

@@ -20,8 +20,10 @@ from fluxserve.engine.finish import Drawn
 from fluxserve.engine.latents import pack
 from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.pictures import encode_picture, picture_from
+from fluxserve.engine.plan import Plan
 from fluxserve.engine.png import Pixels, decode_png
 from fluxserve.engine.preview import Previews, Projection
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Loader
 
 TAUGHT = Path(__file__).parents[2] / "models" / "mini"
@@ -44,9 +46,9 @@ def likeness(small: Pixels, picture: Pixels) -> float:
 @pytest.fixture(scope="module")
 def taught() -> Engine:
     """The family that ships with fluxserve."""
-    loader = Loader(FAMILIES["mini"], TAUGHT, "cpu")
-    annotators = Annotators(ANNOTATORS["mini"], TAUGHT, loader.device)
-    return Engine(loader, Loras(finder({}, TAUGHT, None)), annotators, safety=None)
+    loader = Loader(FAMILIES["mini"], Sources(TAUGHT), torch.device("cpu"), [Plan(torch.float32)])
+    annotators = Annotators(ANNOTATORS["mini"], Sources(TAUGHT), loader.device)
+    return Engine(loader, Loras(finder({}, Sources(TAUGHT), None)), annotators, safety=None)
 
 
 @pytest.fixture(scope="module", params=["a little cat", "a big red circle on a teal background"])

@@ -46,7 +46,8 @@ def test_the_engine_looks_at_every_picture_and_hands_out_none_that_is_flagged(en
     asked = Generation("flux1-schnell", TextToImage("a cat"), 64, 64, steps=1, guidance_scale=None, seed=1, count=2)
 
     def draw() -> int:
-        return len(engine.generate(asked, {}, lambda *_: None, lambda: False))
+        drawn = engine.generate(asked, {}, lambda *_: None, lambda: False)
+        return len([engine.finish(each, asked, {}) for each in drawn])
 
     engine._safety = safety(classifier, flags_with=0.1)
     assert draw() == 2

@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import gguf
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from fluxserve.domain.catalog import FAMILIES
-from fluxserve.engine.sources import CannotDraw, file_of, path_of
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import CannotDraw, Sources
 from fluxserve.engine.weights import Loader
 from fluxserve.weights import find
+from tests.engine import checkpoints
 
 
 @pytest.fixture
@@ -22,10 +27,14 @@ def folder(tmp_path: Path, mini_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     return folder
 
 
-def test_flux1s_rows_are_loaded_from_a_persons_folder(folder: Path, tmp_path: Path) -> None:
-    loader = Loader(FAMILIES["flux1"], tmp_path, "cpu", folder)
+def loader_of(folder: Path, mini_folder: Path) -> Loader:
+    return Loader(FAMILIES["flux1"], Sources(mini_folder, folder), torch.device("cpu"), [Plan(torch.float32)])
 
-    assert loader.load("schnell").own.transformer.config.num_layers == 1
+
+def test_flux1s_rows_are_loaded_from_a_persons_folder(folder: Path, tmp_path: Path) -> None:
+    loader = loader_of(folder, tmp_path)
+
+    assert loader.load("schnell").own.checkpoint.shape.doubles == 1
     with pytest.raises(CannotDraw, match=r"^flux1-dev is not on this server$"):
         loader.load("dev")
 
@@ -35,19 +44,30 @@ def test_the_folders_that_the_library_writes_are_whole(folder: Path) -> None:
         assert find(name, folder) == folder / name
 
 
-def test_a_single_file_is_not_read_yet_and_that_is_said(folder: Path, tmp_path: Path) -> None:
-    (folder / "flux1-dev.gguf").touch()
+@pytest.mark.parametrize("ending", [".safetensors", ".gguf"])
+@pytest.mark.parametrize("member", ["dev", "schnell"])
+def test_a_single_file_is_a_member_too(folder: Path, tmp_path: Path, member: str, ending: str) -> None:
+    state = checkpoints.as_its_makers_write_it(checkpoints.network(takes_guidance=member == "dev"))
+    (folder / "flux1-schnell").unlink()
+    path = folder / f"flux1-{member}{ending}"
+    if ending == ".gguf":
+        checkpoints.write_gguf(path, state, gguf.GGMLQuantizationType.Q8_0)
+    else:
+        save_file({name: tensor.clone() for name, tensor in state.items()}, path)
 
-    with pytest.raises(CannotDraw, match="flux1-dev is a single file here"):
-        Loader(FAMILIES["flux1"], tmp_path, "cpu", folder).load("dev")
+    own = loader_of(folder, tmp_path).load(member).own
+
+    assert own.checkpoint.path == path
+    assert own.scheduler.config.use_dynamic_shifting is (member == "dev")
+    assert own.scheduler.config.shift == (3.0 if member == "dev" else 1.0)
 
 
 def test_what_callers_read_names_no_path(folder: Path, tmp_path: Path) -> None:
     for source in ("annotator-openpose/yolox_l.onnx", "flux1-dev", "moebius-style"):
         with pytest.raises(CannotDraw) as told:
-            file_of(source, tmp_path, folder)
+            Sources(tmp_path, folder).file(source)
         assert "/" not in str(told.value)
 
 
 def test_what_ships_is_in_its_folder(tmp_path: Path) -> None:
-    assert path_of("mini/shared", tmp_path, None) == tmp_path / "shared"
+    assert Sources(tmp_path).path("mini/shared") == tmp_path / "shared"

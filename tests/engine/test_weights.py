@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from fluxserve.domain.catalog import FAMILIES
+from fluxserve.engine.checkpoint import CheckpointError
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Flux, Loader
 
 
@@ -37,5 +40,14 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folde
     transformer.mkdir(parents=True)
     (transformer / "config.json").write_text((mini_folder / "schnell/transformer/config.json").read_text())
     torch.save({}, transformer / "diffusion_pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
-        Loader(FAMILIES["mini"], tmp_path, "cpu").load("schnell")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        Loader(FAMILIES["mini"], Sources(tmp_path), torch.device("cpu"), [Plan(torch.float32)]).load("schnell")
+
+
+def test_the_members_are_those_that_are_loaded(mini_folder: Path) -> None:
+    loader = Loader(FAMILIES["mini"], Sources(mini_folder), torch.device("cpu"), [Plan(torch.float32)])
+    assert not loader.members
+
+    loader.load("schnell")
+    loader.load("dev")
+    assert loader.members == ("dev", "schnell")

@@ -21,6 +21,7 @@ from fluxserve.domain.job import (
     Cancelled,
     Done,
     Failed,
+    Holds,
     Job,
     Message,
     Progress,
@@ -92,7 +93,7 @@ def start(mini_folder: Path) -> Iterator[Start]:
         processes.append(process)
         child = Child(process)
         if is_ready:
-            assert child.receive() == Ready("cpu")
+            assert child.receive() == Ready("cpu", tuple(members.split(",")))
         return child
 
     yield start
@@ -168,14 +169,23 @@ def test_the_module_runs_by_its_name(mini_folder: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         child = Child(process)
         assert isinstance(child.receive_any(), Alive)  # said from the very start, while models load
-        assert child.receive() == Ready("cpu")
+        assert child.receive() == Ready("cpu", ("dev", "schnell"))
         child.hang_up()
         assert child.status() == SERVER_GONE
 
 
-def test_a_model_not_loaded_at_the_start_is_loaded_when_needed(child: Child, circle: Generation) -> None:
-    child.send(Job("task", replace(circle, model="flux1-dev", guidance_scale=3.5)))
-    assert isinstance(child.receive_until(Done, Failed)[-1], Done)
+def test_a_model_not_loaded_at_the_start_is_loaded_when_needed_and_told_before_the_end(
+    start: Start, circle: Generation
+) -> None:
+    child = start()
+    dev = replace(circle, model="flux1-dev", guidance_scale=3.5)
+    child.send(Job("task", dev))
+    *_, holds, done = child.receive_until(Done, Failed)
+    assert holds == Holds(("dev", "schnell"))
+    assert isinstance(done, Done)
+
+    child.send(Job("again", dev))
+    assert not any(isinstance(message, Holds) for message in child.receive_until(Done, Failed))
 
 
 def test_a_model_the_family_lacks_is_refused_at_once(start: Start) -> None:
@@ -220,7 +230,7 @@ def test_a_waiting_job_is_cancelled_at_once(child: Child, circle: Generation) ->
 def test_a_job_that_fails_does_not_spoil_the_next(child: Child, circle: Generation) -> None:
     child.send(Job("bad", replace(circle, model="flux1-dev", guidance_scale=None)), Job("good", circle))
     failed = child.receive_until(Failed)[-1]
-    assert failed == Failed("bad", "drawing_failed", "the engine could not draw this (TypeError)")
+    assert failed == Failed("bad", "drawing_failed", "the engine could not draw this (RuntimeError)")
     assert isinstance(child.receive_until(Done)[-1], Done)
 
 
@@ -259,7 +269,7 @@ def test_it_ends_while_loading_when_the_server_is_gone(start: Start) -> None:
     assert child.status() == SERVER_GONE
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", dump(Ready("cpu"))])
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", dump(Ready("cpu", ()))])
 def test_garbage_ends_it(start: Start, data: bytes) -> None:
     child = start(is_ready=False)
     child.send_bytes(data)

@@ -1,8 +1,8 @@
 """A worker that draws nothing and does what the prompt says: a real process on a real pipe, started in no time.
 
 Prompts are words by spaces, done in order: `wait`, `die`, `exit-70`, `hang`, `silent`, `garbage`, `huge`, `fail`,
-`flag`; any other is taken as the picture, unless the job has callers' pictures: then they are. Arguments: how it
-behaves before it is ready.
+`flag`, `load-MEMBER` (and let go of all others); any other is taken as the picture, unless the job has callers'
+pictures: then they are. Arguments: how it behaves before it is ready.
 """
 
 import os
@@ -11,7 +11,20 @@ import threading
 import time
 
 from fluxserve.domain import job as wire
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Message, Picture, Progress, Ready, Started
+from fluxserve.domain.job import (
+    Alive,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Holds,
+    Job,
+    Message,
+    Picture,
+    Progress,
+    Ready,
+    Started,
+)
 
 OUT = os.fdopen(os.dup(1), "wb")
 LOCK = threading.Lock()
@@ -73,6 +86,8 @@ def draw(job: Job) -> None:
             case "flag":
                 send(Failed(job.id, "flagged", "as the script says"))
                 return
+            case word if word.startswith("load-"):
+                send(Holds((word.removeprefix("load-"),)))
     send(Progress(job.id, 1, 1))
     generation = job.generation
     data = b"".join(job.images.values()) or generation.kind.prompt.encode()
@@ -99,7 +114,7 @@ def main() -> None:
 
     threading.Thread(target=say_alive, daemon=True).start()
     threading.Thread(target=listen, daemon=True).start()
-    send(Ready("script"))
+    send(Ready("script", ("schnell",)))
     while has_job.acquire():
         draw(jobs.pop(0))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.executors.conftest import command, job
 
 pytestmark = pytest.mark.anyio
 
+SCHNELL = frozenset({"schnell"})
 LONG = 20.0  # seconds: more than anything here takes
 
 
@@ -48,7 +50,7 @@ async def test_a_ready_worker_has_two_places() -> None:
     async with running(command("one")) as executor:
         assert not executor.can_draw
         await until(executor, lambda: executor.can_draw)
-        assert executor.free_slots() == [Slot("one", 0), Slot("one", 1)]
+        assert executor.free_slots() == [Slot("one", 0, members=SCHNELL), Slot("one", 1, members=SCHNELL)]
 
 
 async def test_a_worker_whose_jobs_take_no_time_has_more_places_until_one_does() -> None:
@@ -69,7 +71,7 @@ async def test_a_job_is_reported_from_its_start_to_its_pictures() -> None:
     async with running(command()) as executor:
         await until(executor, lambda: executor.can_draw)
         executor.assign(executor.free_slots()[0], job("a", "a cat"))
-        assert executor.free_slots() == [Slot("one", 1)]
+        assert executor.free_slots() == [Slot("one", 1, members=SCHNELL)]
 
         assert await next_report(executor) == Started("a")
         assert await next_report(executor) == Progress("a", 1, 1)
@@ -77,6 +79,22 @@ async def test_a_job_is_reported_from_its_start_to_its_pictures() -> None:
         assert isinstance(done, Done)
         assert done.pictures[0].data == b"a cat"
         assert len(executor.free_slots()) == 2
+
+
+async def test_a_slot_tells_which_members_its_worker_has_loaded_by_then() -> None:
+    def members() -> set[frozenset[str]]:
+        return {slot.members for slot in executor.free_slots()}
+
+    async with running(command()) as executor:
+        await until(executor, lambda: executor.can_draw)
+        assert members() == {SCHNELL}
+
+        dev = job("a", "load-fill")
+        executor.assign(Slot("one", 0), replace(dev, generation=replace(dev.generation, model="flux1-dev")))
+        assert members() == {frozenset({"dev"})}  # to be loaded for it: whether schnell can stay, nobody knows yet
+
+        assert isinstance(await ending(executor), Done)
+        assert members() == {frozenset({"fill"})}
 
 
 async def test_a_failed_job_leaves_the_worker_as_it_was() -> None:

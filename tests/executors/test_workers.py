@@ -20,7 +20,7 @@ def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_device_has_a_worker_of_its_own() -> None:
-    commands = worker_commands(EngineSettings(devices="cuda:0, cuda:1,"))
+    commands = worker_commands(EngineSettings(), ["cuda:0", "cuda:1"])
 
     assert [command.name for command in commands] == ["cuda:0", "cuda:1"]
     for command in commands:
@@ -47,7 +47,7 @@ def option(command: WorkerCommand, name: str) -> str:
 
 def test_members_that_few_tasks_need_are_not_loaded_at_the_start(tmp_path: Path) -> None:
     """FLUX.1's have tens of gigabytes each."""
-    (command,) = worker_commands(flux1(tmp_path, "schnell", "dev", "fill-dev", "kontext-dev"))
+    (command,) = worker_commands(flux1(tmp_path, "schnell", "dev", "fill-dev", "kontext-dev"), ["cuda:0"])
 
     assert option(command, "--members") == "dev,schnell"
     assert option(command, "--weights-folder") == str(tmp_path)
@@ -55,7 +55,7 @@ def test_members_that_few_tasks_need_are_not_loaded_at_the_start(tmp_path: Path)
 
 @pytest.mark.parametrize(("here", "loaded"), [("schnell", "schnell"), ("dev", "dev"), ("fill-dev", "fill")])
 def test_only_members_whose_weights_are_here_are_loaded(tmp_path: Path, here: str, loaded: str) -> None:
-    (command,) = worker_commands(flux1(tmp_path, here))
+    (command,) = worker_commands(flux1(tmp_path, here), ["cuda:0"])
 
     assert option(command, "--members") == loaded
 
@@ -67,4 +67,4 @@ def test_without_what_every_picture_needs_there_are_no_workers_but_words(tmp_pat
 
     missing = "flux1-schnell" if lost == "flux1-dev" else lost  # any member would do: the first is named
     with pytest.raises(NotHereError, match=f"{missing} is not here: `fluxserve models pull {missing}`"):
-        worker_commands(settings)
+        worker_commands(settings, ["cuda:0"])

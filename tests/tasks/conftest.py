@@ -94,9 +94,10 @@ class Bench:
                 most_staged=most_staged,
             )
 
-    def claim(self, *tasks: Task) -> list[Task]:
+    def claim(self, *tasks: Task, early: bool = False) -> list[Task]:
+        ids = [task.id for task in tasks]
         with self.engine.begin() as connection:
-            return verbs.claim(connection, self.now, LEASE, [task.id for task in tasks])
+            return verbs.claim(connection, self.now, LEASE, ids, ids if early else ())
 
     def claimed(self) -> Task:
         (task,) = self.claim(self.submit())

@@ -17,7 +17,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -403,16 +403,18 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(which=_which, several=st.booleans())
     def claim(self, which: int, several: bool) -> None:
         ids = [kept.told.id for kept in self.model.in_state(State.PENDING)]
-        self._claim(ids[which % len(ids) :][: 3 if several else 1])
+        chosen = ids[which % len(ids) :][: 3 if several else 1]
+        self._claim(chosen, early=set(chosen[1:]))
 
     @rule(which=_which)
     def claim_anything(self, which: int) -> None:
         """Those that came last, in whatever state they are, and one that there never was."""
         self._claim(["task-0", *self.model.tasks][-1 - which % 3 :])
 
-    def _claim(self, ids: list[str]) -> None:
+    def _claim(self, ids: list[str], early: Collection[str] = ()) -> None:
         for task in self._both(
-            lambda connection: verbs.claim(connection, self.now, LEASE, ids), lambda: self.model.claim(ids)
+            lambda connection: verbs.claim(connection, self.now, LEASE, ids, early),
+            lambda: self.model.claim(ids, early),
         ):
             self.attempts.append(Held(task.id, task.attempt))
 

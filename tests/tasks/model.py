@@ -5,7 +5,7 @@ database may choose an order, the method is told which one it chose, and says wh
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -189,18 +189,20 @@ class Model:
                     found.add((kept.told.id, kept.told.pool, kept.work, max(purse.served, self._last_turn())))
         return found
 
-    def claim(self, task_ids: Iterable[str]) -> list[Task]:
-        return [self._claim(kept) for task_id in task_ids if (kept := self.tasks.get(task_id)) and self._is_free(kept)]
+    def claim(self, task_ids: Iterable[str], early: Collection[str] = ()) -> list[Task]:
+        found = [self.tasks[task_id] for task_id in task_ids if task_id in self.tasks]
+        return [self._claim(kept, kept.told.id in early) for kept in found if self._is_free(kept)]
 
     def _is_free(self, kept: Kept) -> bool:
         purse = self.accounts[kept.told.account_id]
         return kept.told.state is State.PENDING and self._running(purse) < purse.limit
 
-    def _claim(self, kept: Kept) -> Task:
+    def _claim(self, kept: Kept, is_early: bool) -> Task:
         purse = self.accounts[kept.told.account_id]
         if not kept.told.is_private:
-            kept.turn = max(purse.served, self._last_turn())
-            purse.served = kept.turn + kept.work
+            turn = max(purse.served, self._last_turn())
+            purse.served = turn + kept.work
+            kept.turn = kept.turn if is_early else turn
         kept.lease_until = self.now + self._lease_seconds
         self._tell(kept, state=State.PROCESSING, attempt=kept.told.attempt + 1, started_at=self.now)
         return kept.told

@@ -25,6 +25,20 @@ def test_an_accounts_open_tasks_are_counted_without_a_look_at_anybody_elses(benc
     assert not [plan for plan in plans if "tasks_by_state" in plan or "SCAN tasks" in plan]
 
 
+def test_who_waits_is_ranked_by_an_index_and_prompts_are_read_of_those_alone_that_are_offered(
+    bench: Bench, engine: Engine
+) -> None:
+    statements = _spy_on_selects_of_tasks(engine)
+    bench.submit()
+    bench.turns()
+
+    (plan,) = [_plan(engine, *statement) for statement in statements if "row_number" in statement[0]]
+    *ranking, offered = plan.split("SEARCH accounts")
+    assert "tasks_by_state" in ranking[0]
+    assert "SEARCH tasks USING INTEGER PRIMARY KEY" in offered
+    assert "SCAN tasks" not in plan
+
+
 @pytest.mark.parametrize("states", ["'staged'", "'pending', 'processing'"])
 def test_the_database_needs_to_be_told_that_those_tasks_are_open(engine: Engine, states: str) -> None:
     count = f"SELECT count(*) FROM tasks WHERE account_id = 'one' AND state IN ({states})"  # noqa: S608

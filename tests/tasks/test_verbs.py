@@ -6,6 +6,7 @@ import pytest
 
 from fluxserve.domain.credits import work
 from fluxserve.domain.errors import NotEnoughCredits, NotFound, TooMany
+from fluxserve.domain.generation import Edit
 from fluxserve.domain.task import Completed, Ending, Errored, GivenBack, State, WorkerLost
 from fluxserve.tasks import pictures, verbs
 from tests.tasks.conftest import CREDIT, LEASE, LOSSES, PICTURE, PRICE, Bench, held, picture
@@ -77,6 +78,41 @@ def test_an_account_that_was_given_work_stands_behind_one_that_was_not(bench: Be
 
     turns = bench.turns()
     assert turns[second.id] - turns[theirs.id] == work(PICTURE)
+
+
+def test_what_goes_before_its_turn_raises_its_own_account_alone(bench: Bench) -> None:
+    other = bench.another_account()
+    first, second, theirs = bench.submit(), bench.submit(), bench.submit(account_id=other)
+
+    bench.claim(first)
+    bench.claim(second, early=True)
+    third = bench.submit()
+
+    turns = bench.turns()
+    assert turns[third.id] - turns[theirs.id] == 2 * work(PICTURE)
+
+
+def test_an_early_claim_after_a_loss_lowers_nobody(bench: Bench) -> None:
+    bench.claim(bench.submit())
+    (high,) = bench.claim(bench.submit())
+    theirs = bench.submit(account_id=bench.another_account())
+    before = bench.turns()[theirs.id]
+    bench.finish(high, WorkerLost("it died"))
+
+    bench.claim(high, early=True)
+
+    assert bench.turns()[theirs.id] == before > 0
+
+
+def test_a_waiting_task_tells_the_member_that_draws_it(bench: Bench) -> None:
+    tasks = [
+        bench.submit(generation=generation) for generation in (PICTURE, replace(PICTURE, kind=Edit("night", "a.png")))
+    ]
+
+    with bench.engine.begin() as connection:
+        members = {task.task_id: task.member for task in verbs.waiting(connection, 2)}
+
+    assert members == {tasks[0].id: "schnell", tasks[1].id: "edit"}
 
 
 def test_what_its_own_workers_draw_costs_an_account_no_turn_of_the_public_pool(bench: Bench) -> None:

@@ -4,11 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from diffusers import FluxTransformer2DModel
+import torch
 
-from fluxserve.domain.catalog import LORAS
+from fluxserve.domain.catalog import FAMILIES, LORAS
 from fluxserve.domain.generation import Lora
 from fluxserve.engine.loras import Loras, finder
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
+from fluxserve.engine.weights import Loader
 from tests.training.family import Family
 from training import loras, world
 from training.styles import STYLES, styled
@@ -41,8 +44,9 @@ def test_a_style_is_taught_into_a_file_that_the_engine_puts_on(family: Family) -
     loras.train(1 / 30, ["anime"])
     path = family.folder / "loras" / "anime.safetensors"
     assert path.stat().st_size < 200_000
-    dev = FluxTransformer2DModel.from_pretrained(family.folder / "dev" / "transformer")
-    engine = Loras(finder({"anime": "mini/loras/anime.safetensors"}, family.folder, None))
+    sources = Sources(family.folder)
+    dev = Loader(FAMILIES["mini"], sources, torch.device("cpu"), [Plan(torch.float32)]).load("dev").own
+    engine = Loras(finder({"anime": "mini/loras/anime.safetensors"}, sources, None))
     engine.put_on(dev, Lora("anime", 1.0))
     assert engine.kept(dev) == 1
 

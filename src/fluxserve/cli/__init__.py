@@ -6,6 +6,7 @@ import typer
 
 from fluxserve.cli import drawing, house, models
 from fluxserve.config import SettingsError
+from fluxserve.executors.devices import FinderError
 
 app = typer.Typer(help="FLUX image generation on your own machine.", no_args_is_help=True, add_completion=False)
 app.add_typer(drawing.commands)
@@ -19,5 +20,5 @@ app.add_typer(house.webhooks, name="webhooks")
 def main() -> None:
     try:
         app()
-    except SettingsError as error:
+    except (SettingsError, FinderError) as error:
         sys.exit(f"fluxserve: {error}")

@@ -18,6 +18,7 @@ from fluxserve.domain.catalog import FAMILIES, MODELS
 from fluxserve.domain.errors import FluxserveError, InvalidInput
 from fluxserve.domain.generation import RANDOM_SEED, Generation, ImageFormat, TextToImage
 from fluxserve.executors import LocalExecutor
+from fluxserve.executors.devices import devices_of
 from fluxserve.executors.workers import has, worker_commands
 from fluxserve.weights import NotHereError, find
 
@@ -118,7 +119,7 @@ def generate(
 async def _draw(settings: Settings, generation: Generation) -> wire.Picture:
     """By the same worker process that a server uses."""
     executor = LocalExecutor(
-        worker_commands(settings.engine)[:1],
+        worker_commands(settings.engine, await devices_of(settings.engine.devices))[:1],
         silence_seconds=settings.engine.silence_seconds,
         stall_seconds=settings.engine.stall_seconds,
     )

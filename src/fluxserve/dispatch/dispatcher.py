@@ -120,12 +120,12 @@ class Dispatcher:
             slots = [] if self._is_stopping else self._executor.free_slots()
             if not slots:
                 return
-            pairs = place(await self._queue.waiting(len(slots)), slots)
-            if not pairs:
+            placed = place(await self._queue.waiting(len(slots)), slots)
+            if not placed:
                 return
-            slot_of = {waiting.task_id: slot for waiting, slot in pairs}
-            claimed = await self._queue.claim(slot_of)
-            if len(claimed) < len(pairs):
+            slot_of = {each.task.task_id: each.slot for each in placed}
+            claimed = await self._queue.claim(slot_of, {each.task.task_id for each in placed if each.is_early})
+            if len(claimed) < len(placed):
                 wake.set()  # another server was faster: there may be others for our slots
             for task in claimed:
                 job_id = _job_id(task.id, task.attempt)

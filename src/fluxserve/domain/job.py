@@ -1,8 +1,8 @@
 """What crosses between the server and a worker process, and the frames it crosses in.
 
-To the worker: `Job`, `Cancel`. From it: `Ready`, `Alive`, and for a job `Started`, `Progress`, then one ending: `Done`,
-`Failed` or `Cancelled`. `Lost` is the ending that no worker sends: its executor says it of a worker that died, hung or
-ran out of memory.
+To the worker: `Job`, `Cancel`. From it: `Ready`, `Holds`, `Alive`, and for a job `Started`, `Progress`, then one
+ending: `Done`, `Failed` or `Cancelled`. `Lost` is the ending that no worker sends: its executor says it of a worker
+that died, hung or ran out of memory.
 
 A frame is two big-endian 32-bit lengths (of everything that follows; of the JSON part), the JSON, then the bytes of the
 pictures, callers', finished or a preview, one after another. There is no pickle: a frame can do nothing but be read.
@@ -39,9 +39,18 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker has loaded its models and can draw."""
+    """The worker can draw, with the members of its family that it has loaded at once."""
 
     device: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """The members that the worker has loaded now, for they have changed. Said before the ending of the job that did it:
+    what comes next is chosen by them."""
+
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +117,11 @@ class Lost:
 
 
 Outcome = Done | Failed | Cancelled | Lost
-Event = Ready | Alive | Started | Progress | Done | Failed | Cancelled
+Event = Ready | Holds | Alive | Started | Progress | Done | Failed | Cancelled
 Message = Job | Cancel | Event
 
 _CLASSES: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Job, Cancel, Ready, Alive, Started, Progress, Done, Failed, Cancelled)
+    kind.__name__: kind for kind in (Job, Cancel, Ready, Holds, Alive, Started, Progress, Done, Failed, Cancelled)
 }
 
 
@@ -157,5 +166,7 @@ def load(body: bytes) -> Message:
         values["pictures"] = tuple(pictures)
     elif name == "Progress":
         values["preview"] = body[start : start + values["preview"]]
+    elif name in ("Ready", "Holds"):
+        values["members"] = tuple(values["members"])
     message: Message = _CLASSES[name](**values)
     return message

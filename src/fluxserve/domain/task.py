@@ -100,7 +100,7 @@ class Waiting:
     """A pending task as placement sees it.
 
     `turn` is where its account stands: the work that the public pool has given it, or the others if it was idle. The
-    account that stands lowest is next. `work` is what the task adds to that.
+    account that stands lowest is next. `work` is what the task adds to that. `member` of its family draws it.
     """
 
     task_id: str
@@ -109,6 +109,7 @@ class Waiting:
     number: int
     work: int
     turn: int
+    member: str
 
 
 @dataclass(frozen=True, slots=True)

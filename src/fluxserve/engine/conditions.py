@@ -76,6 +76,10 @@ class Asked:
         channels = self.flux.shared.vae.config.latent_channels
         return noise(self.generator, channels, self.rows, self.columns, self.flux.device, self.flux.dtype)
 
+    def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
+        """Before its first step."""
+        return schedule(self.flux.own.scheduler, self.generation.steps, self.rows * self.columns)
+
     def encoded(self, picture: torch.Tensor) -> torch.Tensor:
         """A picture's latents, drawn from the autoencoder's posterior."""
         return encode_picture(self.flux.shared.vae, picture, self.generator, self.flux.device, self.flux.dtype)
@@ -118,17 +122,16 @@ def prepare(
 
 def text_to_image(asked: Asked, beside: Beside) -> Prepared:
     """Noise and the whole schedule."""
-    return _prepared(asked, beside, asked.noise())
+    return _whole(asked, beside, asked.noise())
 
 
 def image_to_image(asked: Asked, beside: Beside, kind: ImageToImage) -> Prepared:
     """Another picture under noise, and the end of the schedule: as much of it as the denoising strength says."""
     clean = asked.encoded(picture_of(asked.images[kind.image], asked.size))
     grain = asked.noise()
-    prepared = _prepared(asked, beside, grain)
-    timesteps = late_start(prepared.scheduler, asked.generation.steps, kind.denoising_strength)
-    latents = prepared.scheduler.scale_noise(clean, timesteps[:1], grain)
-    return replace(prepared, latents=pack(latents), timesteps=timesteps)
+    scheduler = asked.scheduler()
+    timesteps = late_start(scheduler, asked.generation.steps, kind.denoising_strength)
+    return _prepared(asked, beside, scheduler.scale_noise(clean, timesteps[:1], grain), scheduler, timesteps)
 
 
 def fill(asked: Asked, beside: Beside, kind: Inpaint | Outpaint) -> Prepared:
@@ -140,13 +143,13 @@ def fill(asked: Asked, beside: Beside, kind: Inpaint | Outpaint) -> Prepared:
     mask = torch.from_numpy(canvas.mask)[None, None].to(torch.float32)
     known = asked.encoded(picture_from(canvas.picture) * (1 - mask))
     channels = torch.cat((pack(known), pack_mask(mask, asked.rows, asked.columns).to(known)), dim=2)
-    return _prepared(asked, replace(beside, channels=channels), latents)
+    return _whole(asked, replace(beside, channels=channels), latents)
 
 
 def variation(asked: Asked, beside: Beside, kind: Variation) -> Prepared:
     """Noise and the whole schedule; the other picture joins the words."""
     prompt = with_image(asked.flux, asked.words.prompt, asked.images[kind.image])
-    return _prepared(replace(asked, words=replace(asked.words, prompt=prompt)), beside, asked.noise())
+    return _whole(replace(asked, words=replace(asked.words, prompt=prompt)), beside, asked.noise())
 
 
 def edit(asked: Asked, beside: Beside, kind: Edit) -> Prepared:
@@ -158,20 +161,31 @@ def edit(asked: Asked, beside: Beside, kind: Edit) -> Prepared:
     )
     side = asked.flux.pixels_per_token
     reference = Reference(pack(seen), height // side, width // side)
-    return _prepared(asked, replace(beside, reference=reference), asked.noise())
+    return _whole(asked, replace(beside, reference=reference), asked.noise())
 
 
-def _prepared(asked: Asked, beside: Beside, latents: torch.Tensor) -> Prepared:
-    """From these latents, (1, channels, 2 * rows, 2 * columns), through the whole schedule."""
+def _whole(asked: Asked, beside: Beside, latents: torch.Tensor) -> Prepared:
+    """From these latents through the whole schedule."""
+    scheduler = asked.scheduler()
+    return _prepared(asked, beside, latents, scheduler, scheduler.timesteps)
+
+
+def _prepared(
+    asked: Asked,
+    beside: Beside,
+    latents: torch.Tensor,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    timesteps: torch.Tensor,
+) -> Prepared:
+    """From these latents, (1, channels, 2 * rows, 2 * columns), through these timesteps."""
     flux, rows, columns = asked.flux, asked.rows, asked.columns
-    scheduler = schedule(flux.own.scheduler, asked.generation.steps, rows * columns, flux.device)
     return Prepared(
         latents=pack(latents),
         rows=rows,
         columns=columns,
         scheduler=scheduler,
-        timesteps=scheduler.timesteps,
-        velocity=velocity_of(flux, _guidance_scale(asked), rows, columns, asked.words, beside),
+        timesteps=timesteps,
+        velocity=velocity_of(flux, _guidance_scale(asked), rows, columns, asked.words, beside, timesteps),
     )
 
 

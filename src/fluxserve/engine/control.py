@@ -15,6 +15,4 @@ def control_map(flux: Flux, control: Control, annotated: Pixels, generator: torc
     if flux.control is None:
         raise TypeError(f"{flux.row.own} has no control network")
     latents = encode_picture(flux.shared.vae, picture_from(annotated), generator, flux.device, flux.dtype)
-    number = flux.row.control_modes.get(control.type)
-    mode = None if number is None else torch.tensor([[number]], device=flux.device)
-    return ControlMap(flux.control, pack(latents), mode, control.strength)
+    return ControlMap(flux.control, pack(latents), flux.row.control_modes.get(control.type), control.strength)

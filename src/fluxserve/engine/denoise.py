@@ -6,6 +6,8 @@ from functools import partial
 import torch
 
 from fluxserve.engine.conditions import Prepared
+from fluxserve.engine.skipping import Trend, computed
+from fluxserve.engine.transfer import Lead
 
 Estimate = Callable[[], torch.Tensor]
 """Makes the clean latents, as they are expected after a step, in the shape of the latents. It changes nothing."""
@@ -18,16 +20,23 @@ class StoppedError(Exception):
     """The drawing was told to stop, and did so before a step."""
 
 
-def denoise(prepared: Prepared, on_step: OnStep, is_cancelled: IsCancelled) -> torch.Tensor:
-    """From noise to the picture's latents, (1, tokens, channels)."""
-    latents = prepared.latents
-    for number, timestep in enumerate(prepared.timesteps, start=1):
+def denoise(prepared: Prepared, stride: int, on_step: OnStep, is_cancelled: IsCancelled) -> torch.Tensor:
+    """From noise to the picture's latents, (1, tokens, channels). `stride` skips steps (`skipping`); 1 skips none."""
+    latents, trend, lead = prepared.latents, Trend(), Lead(prepared.latents.device)
+    steps, times = len(prepared.timesteps), prepared.timesteps.tolist()
+    is_computed = computed(steps, stride)
+    for step, timestep in enumerate(prepared.timesteps):
         if is_cancelled():
             raise StoppedError
-        velocity = prepared.velocity(latents, timestep)
+        if is_computed[step]:
+            velocity = prepared.velocity(latents, step)
+            trend.note(times[step], velocity)
+        else:
+            velocity = trend.at(times[step])
         estimate = partial(_clean, latents, velocity, timestep)
         latents = prepared.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-        on_step(number, len(prepared.timesteps), estimate)
+        lead.step()
+        on_step(step + 1, steps, estimate)
     return latents
 
 

@@ -1,5 +1,5 @@
-"""Draws a generation in FLUX's four stages, and looks at what came out. It ends with pixels at the drawing size:
-`finish` makes files of them."""
+"""Draws a generation in FLUX's four stages, and finishes it: looks at what came out, and makes files of it. The two are
+for two threads, so that one picture is finished while the next is being drawn."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,6 +8,7 @@ import torch
 
 from fluxserve.domain.catalog import drawing_size
 from fluxserve.domain.generation import Control, Generation
+from fluxserve.domain.job import Picture
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
@@ -42,6 +43,25 @@ class Engine:
         self._encoder = TextEncoder()
         self._previews = Previews()
 
+    @property
+    def device(self) -> str:
+        return str(self._loader.device)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Those that could begin at once."""
+        return self._loader.members
+
+    @property
+    def plan(self) -> str:
+        """How the family is kept, in words."""
+        return str(self._loader.plan)
+
+    def shrink(self) -> bool:
+        """Go on with less memory, once there was too little; False if that can't be. Everything is loaded anew."""
+        self._encoder = TextEncoder()
+        return self._loader.shrink()
+
     def load(self, member: str) -> None:
         """Load a member of the family before it is needed."""
         self._loader.load(member)
@@ -49,17 +69,17 @@ class Engine:
     def generate(
         self, generation: Generation, images: Mapping[str, bytes], on_progress: OnProgress, is_cancelled: IsCancelled
     ) -> list[Drawn]:
-        """Its pictures in the order of its seeds, and last its control's map if that is asked for.
+        """Its pictures in the order of its seeds, and last its control's map if that is asked for. They may yet be on
+        their way from the device.
 
-        Raises `StoppedError` when cancelled, `CannotDraw` without its LoRA or annotator, and `FlaggedError` when a
-        picture must not be shown.
+        Raises `StoppedError` when cancelled, and `CannotDraw` without its LoRA or annotator.
 
         `images` are the callers' pictures that it names, as plain PNG files. Pictures are drawn one after another, not
         as a batch: a batch's matrix products round differently, and a seed must give the same picture whatever it is
         drawn with.
         """
         flux = self._loader.load_for(generation)
-        self._loras.put_on(flux.own.transformer, generation.lora)
+        self._loras.put_on(flux.own, generation.lora)
         size = drawing_size(flux.row, generation.width, generation.height)
         pictures: list[Drawn] = []
         small = partial(self._small_preview, flux, size)
@@ -75,14 +95,17 @@ class Engine:
             annotated = self._annotated(generation.control, images, size)
             for seed in generation.seeds:
                 prepared = prepare(flux, generation, images, words, annotated, size, seed)
-                latents = denoise(prepared, on_step, is_cancelled)
-                pixels = decode(flux.shared.vae, latents, prepared.rows, prepared.columns)
-                if self._safety is not None:
-                    self._safety.check(pixels)
-                pictures.append(Drawn(pixels, seed))
+                latents = denoise(prepared, self._loader.tuning.stride, on_step, is_cancelled)
+                pictures.append(Drawn(decode(flux.shared.vae, latents, prepared.rows, prepared.columns), seed))
         if annotated is not None and generation.control is not None and generation.control.is_returned:
-            pictures.append(Drawn(annotated, generation.seed, is_map=True))
+            pictures.append(Drawn(lambda: annotated, generation.seed, is_map=True))
         return pictures
+
+    def finish(self, drawn: Drawn, generation: Generation, images: Mapping[str, bytes]) -> Picture:
+        """One of the pictures of `generate` as a file. Raises `FlaggedError` when it must not be shown."""
+        if self._safety is not None and not drawn.is_map:
+            self._safety.check(drawn.pixels)
+        return finish(drawn, generation, images)
 
     def _small_preview(self, flux: Flux, size: tuple[int, int], estimate: Estimate) -> bytes:
         if self._safety is not None:
@@ -100,13 +123,11 @@ class Engine:
         estimate: Estimate,
     ) -> bytes:
         columns, rows = (side // flux.pixels_per_token for side in size)
-        pixels = decode(flux.shared.vae, estimate().to(flux.dtype), rows, columns)
-        if self._safety is not None:
-            try:
-                self._safety.check(pixels)
-            except FlaggedError:
-                return b""
-        return finish(Drawn(pixels, seed), generation, images).data
+        drawn = Drawn(decode(flux.shared.vae, estimate().to(flux.dtype), rows, columns), seed)
+        try:
+            return self.finish(drawn, generation, images).data
+        except FlaggedError:
+            return b""
 
     def _annotated(self, control: Control | None, images: Mapping[str, bytes], size: tuple[int, int]) -> Pixels | None:
         return None if control is None else self._annotators.annotate(control.type, images[control.image], size)

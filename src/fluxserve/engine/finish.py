@@ -1,6 +1,6 @@
 """Finish: pixels to the file the caller asked for. No torch here: it runs beside the drawing of the next picture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -15,11 +15,15 @@ from fluxserve.engine.png import Pixels, encode_png
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One picture as it was drawn, or a control's map, at the model's drawing size."""
+    """One picture as it was drawn, or a control's map, at the model's drawing size. `arrive` waits for its pixels."""
 
-    pixels: Pixels
+    arrive: Callable[[], Pixels]
     seed: int
     is_map: bool = False
+
+    @property
+    def pixels(self) -> Pixels:
+        return self.arrive()
 
 
 def finish(drawn: Drawn, generation: Generation, images: Mapping[str, bytes]) -> Picture:

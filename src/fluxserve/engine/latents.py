@@ -6,6 +6,8 @@ beyond the number of channels.
 
 import torch
 
+from fluxserve.engine.transfer import to_device
+
 
 def noise(
     generator: torch.Generator, channels: int, rows: int, columns: int, device: torch.device, dtype: torch.dtype
@@ -14,7 +16,7 @@ def noise(
 
     Drawn by a generator on the CPU whatever the device, so that a seed names the same noise on every machine.
     """
-    return torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator, dtype=dtype).to(device)
+    return to_device(torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator, dtype=dtype), device)
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
@@ -41,10 +43,10 @@ def unpack(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return blocks.reshape(1, channels, 2 * rows, 2 * columns)
 
 
-def positions(rows: int, columns: int, device: torch.device, dtype: torch.dtype, picture: int = 0) -> torch.Tensor:
-    """Where each token stands, (rows * columns, 3): (picture, row, column)."""
+def positions(rows: int, columns: int, picture: int = 0) -> torch.Tensor:
+    """Where each token stands, (rows * columns, 3) float32, on the CPU: (picture, row, column)."""
     ids = torch.zeros(rows, columns, 3)
     ids[..., 0] = picture
     ids[..., 1] = torch.arange(rows)[:, None]
     ids[..., 2] = torch.arange(columns)[None, :]
-    return ids.view(-1, 3).to(device, dtype)
+    return ids.view(-1, 3)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers import FluxPipeline
 from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
-from torch.nn import functional as F
 
+from fluxserve.engine.checkpoint import Checkpoint
 from fluxserve.engine.sources import CannotDraw
 
 MOST_BYTES = 2 << 30
@@ -33,7 +33,7 @@ class LoraError(CannotDraw):
 
 @dataclass(frozen=True)
 class Addition:
-    """What a LoRA adds to one linear layer's answer: up(down(x)) * alpha / divisor, at strength 1.
+    """What a LoRA adds to one linear layer's weight: up @ down * alpha / divisor, at strength 1; and to its bias.
 
     `down` is (rank, width in), `up` (width out, rank); the divisor is the rank, or its square root where the file says
     so (rsLoRA, Kalajdzievski 2023).
@@ -45,27 +45,29 @@ class Addition:
     alpha: float
     divisor: float
 
-    def of(self, states: torch.Tensor, strength: float) -> torch.Tensor:
-        """(…, width in) -> (…, width out)."""
-        thin = F.linear(states.to(self.down.dtype), self.down)
-        return F.linear(thin, self.up, self.bias) * (strength * self.alpha / self.divisor)
+    def scale(self, strength: float) -> float:
+        return strength * self.alpha / self.divisor
+
+    def weight(self, device: torch.device, strength: float) -> torch.Tensor:
+        """What is to be added to the layer's weight, (width out, width in) float32."""
+        return (self.up.to(device).float() @ self.down.to(device).float()) * self.scale(strength)
 
 
-def read(name: str, path: Path, transformer: FluxTransformer2DModel) -> dict[str, Addition]:
-    """The additions of a file to `transformer`'s layers, by the layer's name, where and as its weights are.
+def read(name: str, path: Path, checkpoint: Checkpoint) -> dict[str, Addition]:
+    """The additions of a file to the layers of `checkpoint`, by diffusers' names.
 
     A text encoder's part, if there is one, is left out: prompts are read once for all LoRAs. Raises `LoraError`.
     """
     _check_header(name, path)
     try:
-        return _additions(name, path, transformer)
+        return _additions(name, path, checkpoint)
     except LoraError:
         raise
     except Exception as error:  # converters meet what nobody thought of with errors of every kind
         raise LoraError(f"LoRA {name}: its file is not as diffusers, Kohya's scripts or XLabs write one") from error
 
 
-def _additions(name: str, path: Path, transformer: FluxTransformer2DModel) -> dict[str, Addition]:
+def _additions(name: str, path: Path, checkpoint: Checkpoint) -> dict[str, Addition]:
     weights, alphas, config = (
         _of_the_transformer(part or {})
         for part in FluxPipeline.lora_state_dict(
@@ -80,7 +82,7 @@ def _additions(name: str, path: Path, transformer: FluxTransformer2DModel) -> di
     additions = {}
     for layer in sorted({key.split(".lora_")[0] for key in weights}):
         parts = {end: weights.pop(f"{layer}{end}", None) for end in (DOWN, UP, UP_BIAS)}
-        down, up, bias = _fitting(name, layer, parts, transformer)
+        down, up, bias = _fitting(name, layer, parts, checkpoint)
         rank, alpha = len(down), alpha_of(layer)
         divisor = math.sqrt(rank) if config.get("use_rslora") else rank
         additions[layer] = Addition(down, up, bias, rank if alpha is None else float(alpha), divisor)
@@ -96,27 +98,22 @@ def _of_the_transformer(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fitting(
-    name: str, layer: str, parts: Mapping[str, torch.Tensor | None], transformer: FluxTransformer2DModel
+    name: str, layer: str, parts: Mapping[str, torch.Tensor | None], checkpoint: Checkpoint
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Down, up and up's bias for one layer, where its weights are and of their type."""
+    """Down, up and up's bias for one layer."""
     down, up, bias = parts[DOWN], parts[UP], parts[UP_BIAS]
     if down is None or up is None:
         raise LoraError(f"LoRA {name}: its file has one half of an addition to {layer}")
-    try:
-        linear = transformer.get_submodule(layer)
-    except AttributeError as error:
-        raise LoraError(f"LoRA {name}: its file does not fit the model, which has no {layer}") from error
-    widths = getattr(linear, "in_features", None), getattr(linear, "out_features", None)
-    if down.ndim != 2 or up.ndim != 2 or (down.shape[1], up.shape[0]) != widths or len(down) != up.shape[1]:
-        shapes = " and ".join("x".join(map(str, part.shape)) for part in (down, up))
+    part = checkpoint.parts.get(layer)
+    if part is None:
+        raise LoraError(f"LoRA {name}: its file does not fit the model, which has no {layer}")
+    widths = checkpoint.size(part)
+    if down.ndim != 2 or up.ndim != 2 or (up.shape[0], down.shape[1]) != widths or len(down) != up.shape[1]:
+        shapes = " and ".join("x".join(map(str, each.shape)) for each in (down, up))
         raise LoraError(f"LoRA {name}: its file does not fit the model: for {layer} it holds {shapes}")
     if bias is not None and bias.shape != up.shape[:1]:
         raise LoraError(f"LoRA {name}: its file does not fit the model: for {layer} it holds a bias of {len(bias)}")
-    weight = linear.weight
-    assert isinstance(weight, torch.Tensor)
-    kind = weight.dtype if weight.is_floating_point() else transformer.dtype
-    down, up = (part.to(weight.device, kind) for part in (down, up))
-    return down, up, None if bias is None else bias.to(weight.device, kind)
+    return down, up, bias
 
 
 def _alphas(alphas: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[str], float | None]:

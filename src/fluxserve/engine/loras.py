@@ -1,7 +1,8 @@
 """LoRAs: small additions to a transformer's weights (Hu et al., 2021), put on for one generation and off for the next.
 
-The weights themselves are never changed: an addition runs beside its layer, as a hook on it, and while none is on the
-transformer is as it was loaded.
+They are merged: the layers that a LoRA adds to are filled anew, with the checkpoint's weights and the addition, and as
+they were when it is taken off. Each begins with the checkpoint, so that nothing is left of any before; a step of a
+drawing costs the same with and without one.
 """
 
 from collections import OrderedDict
@@ -11,22 +12,28 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from diffusers import FluxTransformer2DModel
-from torch.utils.hooks import RemovableHandle
 
 from fluxserve.domain.generation import Lora
 from fluxserve.engine.lora_files import Addition, LoraError, read
-from fluxserve.engine.sources import CannotDraw, file_of
+from fluxserve.engine.network import Transformer
+from fluxserve.engine.network.layers import layer_at
+from fluxserve.engine.sources import CannotDraw, Sources
+from fluxserve.engine.weights import Own
 
 MOST_KEPT = 8  # of each transformer
+
+Worn = tuple[str, float]
+"""A LoRA's version, and its strength."""
 
 
 @dataclass
 class _Wardrobe:
-    """A transformer's: LoRAs that are kept, the one used last at the end, and the hooks of the one that is on."""
+    """A transformer's: the LoRAs that are kept, the one used last at the end; the one that is on, and the layers that
+    are not as in the checkpoint."""
 
     kept: OrderedDict[str, dict[str, Addition]] = field(default_factory=OrderedDict)
-    worn: list[RemovableHandle] = field(default_factory=list)
+    worn: Worn | None = None
+    changed: set[str] = field(default_factory=set)
 
 
 class Loras:
@@ -38,46 +45,53 @@ class Loras:
     def __init__(self, find: Callable[[str], Path], most_kept: int = MOST_KEPT) -> None:
         self._find = find
         self._most_kept = most_kept
-        self._wardrobes: WeakKeyDictionary[FluxTransformer2DModel, _Wardrobe] = WeakKeyDictionary()
+        self._wardrobes: WeakKeyDictionary[Transformer, _Wardrobe] = WeakKeyDictionary()
 
-    def put_on(self, transformer: FluxTransformer2DModel, lora: Lora | None) -> None:
-        """Have `transformer` draw with this one and no other. Raises `LoraError`, and then it draws with none."""
-        wardrobe = self._wardrobes.setdefault(transformer, _Wardrobe())
-        while wardrobe.worn:
-            wardrobe.worn.pop().remove()
-        if lora is None:
+    @torch.no_grad()
+    def put_on(self, own: Own, lora: Lora | None) -> None:
+        """Have a member draw with this one and no other. Raises `LoraError`, and then nothing has changed."""
+        wardrobe = self._wardrobes.setdefault(own.transformer, _Wardrobe())
+        worn, additions = self._chosen(own, wardrobe, lora)
+        if worn == wardrobe.worn and (worn or not wardrobe.changed):
             return
-        for layer, addition in self._additions(transformer, wardrobe, lora.name).items():
-            hook = _beside(addition, lora.strength)
-            wardrobe.worn.append(transformer.get_submodule(layer).register_forward_hook(hook))
+        wardrobe.worn = None  # should this break off, the next one begins with all that may have been changed
+        wardrobe.changed |= additions.keys()
+        for name in sorted(wardrobe.changed):
+            _fill(own, name, additions.get(name), lora.strength if lora else 0.0)
+        wardrobe.worn, wardrobe.changed = worn, set(additions)
 
-    def kept(self, transformer: FluxTransformer2DModel) -> int:
-        """How many of `transformer`'s are loaded."""
-        return len(self._wardrobes.get(transformer, _Wardrobe()).kept)
+    def kept(self, own: Own) -> int:
+        """How many of a member's are loaded."""
+        return len(self._wardrobes.get(own.transformer, _Wardrobe()).kept)
 
-    def _additions(self, transformer: FluxTransformer2DModel, wardrobe: _Wardrobe, name: str) -> dict[str, Addition]:
-        path = self._find(name)
+    def _chosen(self, own: Own, wardrobe: _Wardrobe, lora: Lora | None) -> tuple[Worn | None, Mapping[str, Addition]]:
+        if lora is None:
+            return None, {}
+        path = self._find(lora.name)
         version = f"{path}:{path.stat().st_mtime_ns}"  # a file that was replaced is another LoRA
         if version not in wardrobe.kept:
-            wardrobe.kept[version] = read(name, path, transformer)
+            wardrobe.kept[version] = read(lora.name, path, own.checkpoint)
         wardrobe.kept.move_to_end(version)
         if len(wardrobe.kept) > self._most_kept:
             wardrobe.kept.popitem(last=False)
-        return wardrobe.kept[version]
+        return (version, lora.strength), wardrobe.kept[version]
 
 
-def _beside(addition: Addition, strength: float) -> Callable[..., torch.Tensor]:
-    """A hook that adds to a layer's answer."""
+def _fill(own: Own, name: str, addition: Addition | None, strength: float) -> None:
+    """A layer, by diffusers' name, as the checkpoint has it, and more if there is an addition."""
+    checkpoint, part = own.checkpoint, own.checkpoint.parts[name]
+    layer = layer_at(own.transformer, part.path)
+    device = layer.weight.device
+    weight, bias = checkpoint.weight(part, device), checkpoint.bias(part, device)
+    if addition is not None:
+        weight = weight.float() + addition.weight(device, strength)
+        if addition.bias is not None:
+            more = addition.bias.to(device).float() * addition.scale(strength)
+            bias = more if bias is None else bias.float() + more
+    layer.fill(part.first, weight, bias)
 
-    def add(_layer: torch.nn.Module, given: tuple[torch.Tensor], answer: torch.Tensor) -> torch.Tensor:
-        return answer + addition.of(given[0], strength)
 
-    return add
-
-
-def finder(
-    files: Mapping[str, str], mini_folder: Path, own_folder: Path | None, weights_folder: Path | None = None
-) -> Callable[[str], Path]:
+def finder(files: Mapping[str, str], sources: Sources, own_folder: Path | None) -> Callable[[str], Path]:
     """Looks a name up: `own_folder`'s file of that name first, then the catalogue's."""
 
     def find(name: str) -> Path:
@@ -87,7 +101,7 @@ def finder(
         if name not in files:
             raise LoraError(f"LoRA {name}: there is none of this name here")
         try:
-            return file_of(files[name], mini_folder, weights_folder)
+            return sources.file(files[name])
         except CannotDraw as error:
             raise LoraError(f"LoRA {name}: {error}") from error
 

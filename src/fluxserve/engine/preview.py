@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch.nn import functional as F
 
-from fluxserve.engine.decode import to_pixels
+from fluxserve.engine.decode import to_levels
 from fluxserve.engine.latents import unpack
 from fluxserve.engine.pictures import encode_picture, picture_from
 from fluxserve.engine.png import Pixels, encode_png
@@ -49,7 +49,7 @@ class Previews:
         projection = self._projections[vae]
         # Projected first, then unpacked: there is less to move.
         colours = F.linear(latents.float(), projection.weight, projection.bias)
-        return encode_png(to_pixels(unpack(colours, rows, columns)))
+        return encode_png(to_levels(unpack(colours, rows, columns)).cpu().numpy())
 
 
 @torch.inference_mode()

@@ -27,11 +27,17 @@ class Safety:
             )
         self._flagged = [numbers[label] for label in weights.labels]
         self._threshold = weights.threshold
+        # Not behind what is being drawn meanwhile.
+        self._stream = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def check(self, pixels: Pixels) -> None:
         """Raises `FlaggedError` if (height, width, 3) `pixels` must not be shown."""
         shown = self._processor(images=Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
-        logits = self._network(pixel_values=shown.to(self._network.device)).logits
-        if float(logits.softmax(-1)[0, self._flagged].sum()) >= self._threshold:
+        with torch.cuda.stream(self._stream):
+            logits = self._network(pixel_values=shown.to(self._network.device)).logits
+            likelihood = float(logits.softmax(-1)[0, self._flagged].sum())
+        if likelihood >= self._threshold:
             raise FlaggedError("the picture was flagged by the safety check; change the prompt, or the seed")

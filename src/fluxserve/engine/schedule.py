@@ -11,16 +11,14 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 
-def schedule(
-    pattern: FlowMatchEulerDiscreteScheduler, steps: int, tokens: int, device: torch.device
-) -> FlowMatchEulerDiscreteScheduler:
+def schedule(pattern: FlowMatchEulerDiscreteScheduler, steps: int, tokens: int) -> FlowMatchEulerDiscreteScheduler:
     """A scheduler for one picture of `tokens` image tokens, ready for its first step.
 
-    A scheduler counts its steps, so each picture has a copy of its own.
+    A scheduler counts its steps, so each picture has a copy of its own. Its numbers stay on the CPU, which reads them.
     """
     scheduler = copy.deepcopy(pattern)
     sigmas = np.linspace(1.0, 1 / steps, steps)
-    scheduler.set_timesteps(sigmas=sigmas, device=device, mu=_shift(pattern, tokens))
+    scheduler.set_timesteps(sigmas=sigmas, device="cpu", mu=_shift(pattern, tokens))
     # Told where it begins, it need not look its first timestep up, which would wait for the device.
     scheduler.set_begin_index(0)
     return scheduler

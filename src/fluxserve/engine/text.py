@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from fluxserve.engine.weights import Flux, Shared
+from fluxserve.engine.plan import PROMPTS_KEPT
+from fluxserve.engine.weights import Flux
 
 CLIP_TOKENS = 77
-MOST_KEPT = 64  # at FLUX.1's size an entry has 4 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Words:
 class TextEncoder:
     """Encodes prompts; the `most_kept` used last are remembered."""
 
-    def __init__(self, most_kept: int = MOST_KEPT) -> None:
+    def __init__(self, most_kept: int = PROMPTS_KEPT) -> None:
         self._most_kept = most_kept
         self._kept: OrderedDict[tuple[str, int, str], Embeddings] = OrderedDict()
 
@@ -45,8 +45,8 @@ class TextEncoder:
         key = (flux.row.shared, flux.row.prompt_tokens, prompt)
         if key not in self._kept:
             self._kept[key] = Embeddings(
-                sequence=_sequence(flux.shared, prompt, flux.row.prompt_tokens),
-                pooled=_pooled(flux.shared, prompt),
+                sequence=_sequence(flux, prompt),
+                pooled=_pooled(flux, prompt),
             )
         self._kept.move_to_end(key)
         if len(self._kept) > self._most_kept:
@@ -54,17 +54,19 @@ class TextEncoder:
         return self._kept[key]
 
 
-def _sequence(shared: Shared, prompt: str, length: int) -> torch.Tensor:
+def _sequence(flux: Flux, prompt: str) -> torch.Tensor:
+    shared, length = flux.shared, flux.row.prompt_tokens
     tokens = shared.t5_tokenizer(
         prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
-    hidden: torch.Tensor = shared.t5(tokens.to(shared.t5.device)).last_hidden_state
+    hidden: torch.Tensor = shared.t5(tokens.to(flux.device)).last_hidden_state
     return hidden
 
 
-def _pooled(shared: Shared, prompt: str) -> torch.Tensor:
+def _pooled(flux: Flux, prompt: str) -> torch.Tensor:
+    shared = flux.shared
     tokens = shared.clip_tokenizer(
         prompt, padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids
-    pooled: torch.Tensor = shared.clip(tokens.to(shared.clip.device)).pooler_output
+    pooled: torch.Tensor = shared.clip(tokens.to(flux.device)).pooler_output
     return pooled

@@ -5,19 +5,19 @@ It is shown the latents, the words and whatever a kind of generation puts beside
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from diffusers import FluxControlNetModel, FluxTransformer2DModel
 
 from fluxserve.engine.latents import positions
+from fluxserve.engine.network import ControlNetwork, Residuals, Told
 from fluxserve.engine.text import Embeddings, Words
 from fluxserve.engine.weights import Flux
 
-Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents, timestep) -> the direction from picture to noise, in the shape of the latents."""
+Velocity = Callable[[torch.Tensor, int], torch.Tensor]
+"""(latents, number of the step, from 0 on) -> the direction from picture to noise, in the shape of the latents."""
 
-PICTURE, REFERENCE = 0, 1  # the first of a token's coordinates
+REFERENCE = 1  # the first coordinate of another picture's tokens; 0 is that of the one that is drawn
+NOTHING_MORE = Residuals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ControlMap:
-    """What a control network is shown: a map's tokens, (1, tokens, channels), and its type's number, (1, 1), if it
-    takes one."""
+    """What a control network is shown: a map's tokens, (1, tokens, channels), and its type's number if it takes one."""
 
-    network: FluxControlNetModel
+    network: ControlNetwork
     latents: torch.Tensor
-    mode: torch.Tensor | None
+    mode: int | None
     strength: float
 
 
@@ -50,53 +49,63 @@ class Beside:
 
 
 def velocity_of(
-    flux: Flux, guidance_scale: float | None, rows: int, columns: int, words: Words, beside: Beside
+    flux: Flux,
+    guidance_scale: float | None,
+    rows: int,
+    columns: int,
+    words: Words,
+    beside: Beside,
+    timesteps: torch.Tensor,
 ) -> Velocity:
-    """For a picture of `rows` x `columns` tokens."""
-    transformer, control = flux.own.transformer, beside.control
-    ids = _ids(flux, rows, columns, beside.reference)
-    guidance = _embedded(guidance_scale, transformer, flux.device)
-    control_guidance = _embedded(guidance_scale, control.network, flux.device) if control else None
+    """For a picture of `rows` x `columns` tokens, at these timesteps one after another."""
+    transformer, ask, own = flux.own.transformer, flux.own.ask, positions(rows, columns)
+    places = [own]
+    if beside.reference is not None:
+        places.append(positions(beside.reference.rows, beside.reference.columns, REFERENCE))
 
-    def told(embeddings: Embeddings, timestep: torch.Tensor) -> dict[str, Any]:
-        return {
-            # Rounded to the latents' type before it is divided, as the model was used when it was published.
-            "timestep": timestep.expand(1).to(flux.dtype) / 1000,
-            "pooled_projections": embeddings.pooled,
-            "encoder_hidden_states": embeddings.sequence,
-            "txt_ids": torch.zeros(embeddings.sequence.shape[1], 3, device=flux.device, dtype=flux.dtype),
-            "return_dict": False,
-        }
+    def told(embeddings: Embeddings) -> Told:
+        return transformer.trunk.tell(
+            embeddings.sequence, embeddings.pooled, timesteps, guidance_scale, torch.cat(places)
+        )
 
-    def velocity(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        wanted = told(words.prompt, timestep)
-        shown: dict[str, Any] = {"hidden_states": _shown(latents, beside), "img_ids": ids, "guidance": guidance}
-        if control is not None:  # asked once: what the words leave out, its map says for both passes
-            double, single = control.network(
-                hidden_states=latents,
-                img_ids=ids,
-                guidance=control_guidance,
-                controlnet_cond=control.latents,
-                controlnet_mode=control.mode,
-                conditioning_scale=control.strength,
-                **wanted,
-            )
-            shown |= {"controlnet_block_samples": double, "controlnet_single_block_samples": single}
-        answer: torch.Tensor = transformer(**shown, **wanted)[0][:, : latents.shape[1]]
-        if words.negative is None:
+    wanted = told(words.prompt)
+    unwanted = None if words.negative is None else told(words.negative)
+    follow = None
+    if beside.control is not None:
+        follow = _followed(beside.control, words.prompt, timesteps, guidance_scale, own)
+
+    def velocity(latents: torch.Tensor, step: int) -> torch.Tensor:
+        tokens, answered = _shown(latents, beside), latents.shape[1]
+        # Asked once: what the words leave out, the map says for both passes.
+        residuals = NOTHING_MORE if follow is None else follow(latents, step)
+        answer = ask(tokens, wanted, step, residuals, answered)
+        if unwanted is None:
             return answer
         # Classifier-free guidance: away from what is not wanted, through the prompt and beyond.
-        unwanted: torch.Tensor = transformer(**shown, **told(words.negative, timestep))[0][:, : latents.shape[1]]
-        return unwanted + flux.row.negative_guidance * (answer - unwanted)
+        away = ask(tokens, unwanted, step, residuals, answered)
+        return away + flux.row.negative_guidance * (answer - away)
 
     return velocity
 
 
-def _ids(flux: Flux, rows: int, columns: int, reference: Reference | None) -> torch.Tensor:
-    own = positions(rows, columns, flux.device, flux.dtype, PICTURE)
-    if reference is None:
-        return own
-    return torch.cat((own, positions(reference.rows, reference.columns, flux.device, flux.dtype, REFERENCE)))
+def _followed(
+    control: ControlMap,
+    words: Embeddings,
+    timesteps: torch.Tensor,
+    guidance_scale: float | None,
+    positions: torch.Tensor,
+) -> Callable[[torch.Tensor, int], Residuals]:
+    network = control.network
+    told = network.trunk.tell(
+        words.sequence, words.pooled, timesteps, guidance_scale, positions, network.first_word(control.mode)
+    )
+    seen = network.map_in(control.latents)
+
+    def follow(latents: torch.Tensor, step: int) -> Residuals:
+        residuals: Residuals = network(latents, seen, told, step, control.strength)
+        return residuals
+
+    return follow
 
 
 def _shown(latents: torch.Tensor, beside: Beside) -> torch.Tensor:
@@ -105,12 +114,3 @@ def _shown(latents: torch.Tensor, beside: Beside) -> torch.Tensor:
     if beside.reference is not None:
         latents = torch.cat((latents, beside.reference.latents), dim=1)
     return latents
-
-
-def _embedded(
-    guidance_scale: float | None, network: FluxTransformer2DModel | FluxControlNetModel, device: torch.device
-) -> torch.Tensor | None:
-    """The guidance scale as an input, (1,), for networks that were taught to take one."""
-    if not network.config.guidance_embeds:
-        return None
-    return torch.tensor([guidance_scale], device=device, dtype=torch.float32)

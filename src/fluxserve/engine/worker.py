@@ -3,11 +3,11 @@
     python -m fluxserve.engine.worker --family mini --mini-folder models/mini --device cpu --threads 1 \\
         --members schnell,dev
 
-Four threads: one reads the pipe, the main one draws, one finishes pictures (resamples, encodes, sends) while the next
-is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each step, then Done,
-Failed or Cancelled. A job cancelled before it started has Cancelled alone. Ready is said once, when models are loaded,
-and Alive at any time, before Ready too. Now and then a Progress brings a preview, but never of a picture's last step,
-nor where the family has a safety check.
+Four threads: one reads the pipe, the main one draws, one finishes pictures (looks at them, resamples, encodes, sends)
+while the next is being drawn, one says Alive. The events of a job come in this order: Started, Progress after each
+step, then Done, Failed or Cancelled; before that Holds, if other members are loaded now. A job cancelled before it
+started has Cancelled alone. Ready is said once, when models are loaded, and Alive at any time, before Ready too. Now
+and then a Progress brings a preview, but never of a picture's last step, nor where the family has a safety check.
 
 It ends at once when its standard input ends, for then the server is gone: what it is drawing is the server's to give to
 another. It ends also, with a status that says why, when memory ran out, after which nothing in it can be relied upon,
@@ -21,7 +21,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
@@ -31,14 +30,15 @@ from typing import TYPE_CHECKING, NoReturn
 from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS, SAFETY, SHORTEST_SIDE
 from fluxserve.domain.errors import DrawingFailed, Flagged
 from fluxserve.domain.generation import Generation, TextToImage
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Progress, Ready, Started
-from fluxserve.engine.finish import Drawn, finish
+from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Holds, Job, Progress, Ready, Started
+from fluxserve.domain.speeds import ATTENTIONS, COMPILATIONS, SPEEDS, Attention, Compilation, SpeedName
+from fluxserve.engine.finish import Drawn
 from fluxserve.engine.line import FrameError, Line, take_standard_streams
 from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.orders import Orders
 
 if TYPE_CHECKING:
-    from fluxserve.engine.engine import Engine, Preview
+    from fluxserve.engine.engine import Engine, OnProgress, Preview
 
 SERVER_GONE = 0
 BAD_FRAME = 65
@@ -54,7 +54,8 @@ MOST_UNFINISHED = 1  # sets of pictures that wait to be encoded; with more the d
 class SetUp:
     """`members` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch.
 
-    `weights_folder` is where a person's own weights lie, `lora_folder` their LoRAs."""
+    `weights_folder` is where a person's own weights lie, `lora_folder` their LoRAs. `speed`, `compilation` and
+    `attention` are as the settings say."""
 
     family: str
     mini_folder: Path
@@ -63,12 +64,16 @@ class SetUp:
     device: str
     threads: int
     members: tuple[str, ...]
+    speed: SpeedName
+    compilation: Compilation
+    attention: Attention
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A drawn job that has yet to be encoded. `began` is on the monotonic clock, in seconds."""
+    """A drawn job that has yet to be finished. `began` is on the monotonic clock, in seconds."""
 
+    engine: "Engine"
     job: Job
     pictures: list[Drawn]
     began: float
@@ -93,24 +98,19 @@ def parse(arguments: list[str]) -> SetUp:
     parser.add_argument("--lora-folder", type=Path, help="where LoRAs of your own lie")
     parser.add_argument("--device", required=True, help="cpu, cuda:0, mps, or auto for the best there is")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    parser.add_argument("--speed", default="exact", choices=SPEEDS, help="how much exactness may be given for time")
+    parser.add_argument("--compilation", default="auto", choices=COMPILATIONS, help="whether blocks are compiled")
+    parser.add_argument("--attention", default="auto", choices=ATTENTIONS, help="the kernel of attention")
     parser.add_argument("--members", required=True, help="those of the family to load at the start, by commas")
     chosen = parser.parse_args(arguments)
     members = tuple(chosen.members.split(","))
     if unknown := set(members) - set(FAMILIES[chosen.family]):
         parser.error(f"--members: the {chosen.family} family has no {', '.join(sorted(unknown))}")
-    return SetUp(
-        chosen.family,
-        chosen.mini_folder,
-        chosen.weights_folder,
-        chosen.lora_folder,
-        chosen.device,
-        chosen.threads,
-        members,
-    )
+    return SetUp(**vars(chosen) | {"members": members})
 
 
-def build_engine(set_up: SetUp) -> tuple["Engine", str]:
-    """An engine and the device it draws on. Imports torch, and so must come after the environment it reads."""
+def build_engine(set_up: SetUp) -> "Engine":
+    """Imports torch, and so must come after the environment it reads."""
     # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -123,36 +123,41 @@ def build_engine(set_up: SetUp) -> tuple["Engine", str]:
     # diffusers' imports make it speak of torchvision, which nothing here needs.
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     from fluxserve.engine.annotators import Annotators
+    from fluxserve.engine.devices import find
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
-    from fluxserve.engine.safety import FlaggedError, Safety
-    from fluxserve.engine.sources import path_of
-    from fluxserve.engine.weights import Loader
+    from fluxserve.engine.needs import needs_of
+    from fluxserve.engine.plan import plans
+    from fluxserve.engine.safety import Safety
+    from fluxserve.engine.sources import Sources
+    from fluxserve.engine.tuning import tuned
+    from fluxserve.engine.weights import Loader, device_named
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if set_up.threads:
         torch.set_num_threads(set_up.threads)
-    mini, own = set_up.mini_folder, set_up.weights_folder
-    loader = Loader(FAMILIES[set_up.family], mini, set_up.device, own)
-    loras = Loras(finder(LORA_FILES[set_up.family], mini, set_up.lora_folder, own))
-    annotators = Annotators(ANNOTATORS[set_up.family], mini, loader.device, own)
+    rows, sources = FAMILIES[set_up.family], Sources(set_up.mini_folder, set_up.weights_folder)
+    device, speed = device_named(set_up.device), SPEEDS[set_up.speed]
+    told = next(each for each in find() if each.name == str(device))
+    tuning = tuned(device, speed, set_up.compilation, set_up.attention)
+    loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
+    loras = Loras(finder(LORA_FILES[set_up.family], sources, set_up.lora_folder))
+    annotators = Annotators(ANNOTATORS[set_up.family], sources, device)
     watched = SAFETY[set_up.family]
     if watched:
-        watched = replace(watched, classifier=str(path_of(watched.classifier, mini, own)))
-    engine = Engine(loader, loras, annotators, Safety(watched, loader.device) if watched else None)
+        watched = replace(watched, classifier=str(sources.path(watched.classifier)))
+    engine = Engine(loader, loras, annotators, Safety(watched, device) if watched else None)
     for member in set_up.members:
         engine.load(member)
 
     def on_progress(_step: int, _steps: int, preview: "Preview") -> None:
         preview()
 
-    # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's. Nobody
-    # sees them, whatever they show.
+    # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's.
     if tiny := tiny_picture(set_up.members):
-        with suppress(FlaggedError):
-            engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
-    return engine, str(loader.device)
+        engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
+    return engine
 
 
 def steps_with_previews(steps: int, previews: int) -> set[int]:
@@ -200,8 +205,8 @@ class Worker:
             time.sleep(ALIVE_SECONDS)
 
     def _draw_all(self, set_up: SetUp) -> None:
-        engine, device = build_engine(set_up)
-        self._line.send(Ready(device))
+        engine = build_engine(set_up)
+        self._line.send(Ready(engine.device, engine.members))
         while True:
             self._doing = "waiting"
             job = self._orders.next()
@@ -212,7 +217,6 @@ class Worker:
         import torch
 
         from fluxserve.engine.denoise import StoppedError
-        from fluxserve.engine.safety import FlaggedError
         from fluxserve.engine.sources import CannotDraw
 
         began = previewed_at = time.monotonic()
@@ -233,11 +237,9 @@ class Worker:
                 self._line.send(Progress(job.id, step, steps))
 
         try:
-            pictures = engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+            pictures = self._drawn(engine, job, on_progress)
         except StoppedError:
             self._line.send(Cancelled(job.id))
-        except FlaggedError as error:
-            self._line.send(Failed(job.id, Flagged.code, str(error)))
         except CannotDraw as error:
             _log(job, error)
             self._line.send(Failed(job.id, DrawingFailed.code, str(error)))
@@ -248,16 +250,28 @@ class Worker:
         except Exception as error:
             self._line.send(_failed(job, error))
         else:
-            self._unfinished.put(Unfinished(job, pictures, began))
+            self._unfinished.put(Unfinished(engine, job, pictures, began))
+
+    def _drawn(self, engine: "Engine", job: Job, on_progress: "OnProgress") -> list[Drawn]:
+        before = engine.members
+        try:
+            return engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
+        finally:  # also where the job failed: it may have loaded all the same
+            if engine.members != before:
+                self._line.send(Holds(engine.members))
 
     def _finish_all(self) -> None:
         while True:
             self._finish(self._unfinished.get())
 
     def _finish(self, unfinished: Unfinished) -> None:
-        job = unfinished.job
+        from fluxserve.engine.safety import FlaggedError
+
+        engine, job = unfinished.engine, unfinished.job
         try:
-            pictures = tuple(finish(drawn, job.generation, job.images) for drawn in unfinished.pictures)
+            pictures = tuple(engine.finish(drawn, job.generation, job.images) for drawn in unfinished.pictures)
+        except FlaggedError as error:
+            self._line.send(Failed(job.id, Flagged.code, str(error)))
         except ENDS_OF_ALL:
             raise
         except Exception as error:

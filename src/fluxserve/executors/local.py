@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fluxserve.domain import job as wire
-from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Job, Lost, Progress, Ready, Started
+from fluxserve.domain.catalog import member_of
+from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Holds, Job, Lost, Progress, Ready, Started
 from fluxserve.domain.task import PUBLIC
 from fluxserve.executors.base import Slot
 
@@ -60,7 +61,7 @@ class LocalExecutor:
     def free_slots(self) -> list[Slot]:
         """The free places of the workers that are ready."""
         return [
-            Slot(worker.name, ahead, worker.pool)
+            Slot(worker.name, ahead, worker.pool, worker.members_then)
             for worker in self._workers.values()
             if worker.is_ready
             for ahead in range(len(worker.jobs), worker.places)
@@ -116,6 +117,7 @@ class _Worker:
         self.jobs: dict[str, _Held] = {}
         self.is_ready = False
         self.doing = "starting"
+        self._members: frozenset[str] = frozenset()
         self._arguments = command.arguments
         self._reports = reports
         self._slots_changed = slots_changed
@@ -132,6 +134,16 @@ class _Worker:
         if len(self._took) < LOOKED_BACK:
             return PLACES
         return min(MOST_PLACES, max(PLACES, 1 + math.ceil(BRING_SECONDS / max(0.001, *self._took))))
+
+    @property
+    def members_then(self) -> frozenset[str]:
+        """The members that it surely has loaded once the jobs it has are done."""
+        members = self._members
+        for held in self.jobs.values():
+            member = member_of(held.job.generation)
+            if member not in members:  # to be loaded for it, and any other may have to make room
+                members = frozenset((member,))
+        return members
 
     async def keep_alive(self) -> None:
         """Start the child again whenever it ends: at once if it had been ready, with growing pauses if it never was."""
@@ -211,10 +223,13 @@ class _Worker:
         match message:
             case Alive(doing):
                 self.doing = doing
-            case Ready(device):
+            case Ready(device, members):
                 log.info("worker %s is ready on %s after %.1f s", self.name, device, self._heard_at - self._began_at)
                 self.is_ready, self.doing = True, "waiting for jobs"
+                self._members = frozenset(members)
                 self._slots_changed.set()
+            case Holds(members):
+                self._members = frozenset(members)
             case Started(job_id) | Progress(job_id):
                 if job_id in self.jobs:
                     self.jobs[job_id].started = True

@@ -1,6 +1,7 @@
 """How the engine's workers are started: by name, one a device, from the settings and with what weights are here."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fluxserve.config import EngineSettings
@@ -11,8 +12,8 @@ from fluxserve.weights import find, is_here
 ENGINE = "fluxserve.engine.worker"
 
 
-def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
-    """A command for each device of `settings.devices`.
+def worker_commands(settings: EngineSettings, devices: Sequence[str]) -> list[WorkerCommand]:
+    """A command for each of `devices`.
 
     Raises `NotHereError` unless the family has a member here and all that its pictures need, and `FileNotFoundError` if
     the mini weights are not here.
@@ -33,11 +34,13 @@ def worker_commands(settings: EngineSettings) -> list[WorkerCommand]:
                 *(("--lora-folder", str(settings.lora_folder)) if settings.lora_folder else ()),
                 "--device", device,
                 "--threads", str(settings.threads),
+                "--speed", settings.speed,
+                "--compilation", settings.compilation,
+                "--attention", settings.attention,
                 "--members", ",".join(at_the_start),
             ),
         )
-        for device in (name.strip() for name in settings.devices.split(","))
-        if device
+        for device in devices
     ]  # fmt: skip
 
 

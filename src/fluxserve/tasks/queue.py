@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -130,10 +130,13 @@ class Queue:
         """The oldest pending tasks of each account and pool, at most so many of each, in no order."""
         return await self._database.read(lambda connection: verbs.waiting(connection, most))
 
-    async def claim(self, task_ids: Iterable[str]) -> list[Task]:
+    async def claim(self, task_ids: Iterable[str], early: Collection[str] = ()) -> list[Task]:
+        """`early` are those that go before another account's turn."""
         chosen = list(task_ids)
         return await self._write(
-            lambda connection: verbs.claim(connection, self._clock(connection), self._rules.lease_seconds, chosen),
+            lambda connection: verbs.claim(
+                connection, self._clock(connection), self._rules.lease_seconds, chosen, early
+            ),
             lambda claimed: [task.id for task in claimed],
         )
 

@@ -89,7 +89,7 @@ tasks = Table(
     Column("model", Text, nullable=False, server_default=""),  # of the generation
     Column("pool", String(36), nullable=False, server_default=PUBLIC),  # whose workers draw it
     Column("work", _points, nullable=False, server_default=_ZERO),  # predicted: pixels times steps
-    Column("turn", _points),  # where the turns of all accounts stood when it was claimed
+    Column("turn", _points),  # where the turns of all accounts stood when it was claimed, unless it was early
     Column("deadline", Float),
     Column("cancel_code", Text),  # why a running one is to be stopped: it becomes the error's code
     Column("version", Integer, nullable=False, server_default=_ZERO),  # grows with every change that a caller can see

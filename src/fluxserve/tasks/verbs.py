@@ -5,7 +5,7 @@ and the attempt number they expect, so a worker that comes late changes nothing.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,9 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from fluxserve.domain.catalog import member_of
 from fluxserve.domain.credits import work
 from fluxserve.domain.errors import Abandoned, CancelledByCaller, Expired, NotFound, TooMany, shown
-from fluxserve.domain.generation import images_of, to_json
+from fluxserve.domain.generation import from_json, images_of, to_json
 from fluxserve.domain.task import (
     MOVES,
     PUBLIC,
@@ -91,8 +92,9 @@ _RUNNING = (
     .subquery()
 )
 _WAITING = (
-    select(_RANKED, accounts.c.served)
+    select(_RANKED, accounts.c.served, tasks.c.generation)
     .join(accounts, accounts.c.id == _RANKED.c.account_id)
+    .join(tasks, tasks.c.number == _RANKED.c.number)  # for the few: what ranks all of them is not to carry prompts
     .outerjoin(_RUNNING, _RUNNING.c.account_id == accounts.c.id)
     .where(
         _RANKED.c.rank <= bindparam("most"),
@@ -219,14 +221,32 @@ def waiting(connection: Connection, most: int) -> list[Waiting]:
     """
     rows = connection.execute(_WAITING, {"most": most}).all()
     last = connection.execute(_LAST_TURN).scalar_one() if rows else 0
-    return [Waiting(row.id, row.account_id, row.pool, row.number, row.work, max(row.served, last)) for row in rows]
+    return [
+        Waiting(
+            task_id=row.id,
+            account_id=row.account_id,
+            pool=row.pool,
+            number=row.number,
+            work=row.work,
+            turn=max(row.served, last),
+            member=member_of(from_json(json.loads(row.generation))),
+        )
+        for row in rows
+    ]
 
 
-def claim(connection: Connection, now: float, lease_seconds: float, task_ids: Iterable[str]) -> list[Task]:
+def claim(
+    connection: Connection,
+    now: float,
+    lease_seconds: float,
+    task_ids: Iterable[str],
+    early: Collection[str] = (),
+) -> list[Task]:
     """Take pending tasks for a new attempt each; those that are pending no longer, or more than may run, are left out.
 
     Their accounts' turns move on by what each is to do (start-time fair queueing, Goyal et al., 1996). What an
-    account's own workers draw takes nothing from anybody, and costs no turn.
+    account's own workers draw takes nothing from anybody, and costs no turn. `early` are those of accounts that stand
+    higher than another that waits: they raise nobody else, for that one, raised by each of them, would never be next.
     """
     claimed = []
     for task_id in task_ids:
@@ -246,7 +266,7 @@ def claim(connection: Connection, now: float, lease_seconds: float, task_ids: It
             lease_until=now + lease_seconds,
             started_at=now,
             step=None,
-            turn=turn,
+            turn=row.turn if task_id in early else turn,
         )
         if turn is not None:
             connection.execute(_GIVEN, {"of_account": row.account_id, "given": turn + row.work})

@@ -11,7 +11,7 @@ from PIL import Image
 from fluxserve.domain.catalog import AnnotatorWeights
 from fluxserve.domain.generation import ControlType
 from fluxserve.engine.annotators import Annotators
-from fluxserve.engine.sources import CannotDraw
+from fluxserve.engine.sources import CannotDraw, Sources
 from tests.engine.annotators import networks
 from tests.engine.annotators.test_depth import build_depth
 
@@ -33,7 +33,7 @@ def annotators(tmp_path: Path) -> Annotators:
     build_depth(tmp_path / "depth")
     flat = np.zeros((1, 17, 64), np.float32)
     networks.constant(tmp_path / "pose.onnx", (64, 64), flat, flat)
-    return Annotators(WEIGHTS, tmp_path, torch.device("cpu"))
+    return Annotators(WEIGHTS, Sources(tmp_path), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("control", ["canny", "soft_edge", "depth", "openpose"])
@@ -61,4 +61,4 @@ def test_a_network_is_loaded_once(annotators: Annotators, tmp_path: Path) -> Non
 
 def test_without_its_network_a_map_can_not_be_drawn_and_the_message_names_no_path(tmp_path: Path) -> None:
     with pytest.raises(CannotDraw, match=r"^mini/pose\.onnx is not here$"):
-        Annotators(WEIGHTS, tmp_path, torch.device("cpu")).annotate("openpose", square(), (64, 64))
+        Annotators(WEIGHTS, Sources(tmp_path), torch.device("cpu")).annotate("openpose", square(), (64, 64))

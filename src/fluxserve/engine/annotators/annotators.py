@@ -1,7 +1,6 @@
 """All annotators of a family, by the control type that each serves."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from fluxserve.engine.annotators.people import PeopleDetector
 from fluxserve.engine.annotators.pose import Pose
 from fluxserve.engine.annotators.soft_edge import SoftEdge
 from fluxserve.engine.png import Pixels, decode_png
-from fluxserve.engine.sources import file_of, path_of
+from fluxserve.engine.sources import Sources
 
 Annotator = Callable[[Pixels], Pixels]
 
@@ -24,16 +23,9 @@ Annotator = Callable[[Pixels], Pixels]
 class Annotators:
     """Those of one family, each loaded at its first use and kept."""
 
-    def __init__(
-        self,
-        weights: AnnotatorWeights,
-        mini_folder: Path,
-        device: torch.device,
-        weights_folder: Path | None = None,
-    ) -> None:
+    def __init__(self, weights: AnnotatorWeights, sources: Sources, device: torch.device) -> None:
         self._weights = weights
-        self._mini_folder = mini_folder
-        self._weights_folder = weights_folder
+        self._sources = sources
         self._device = device
         self._loaded: dict[ControlType, Annotator] = {}
 
@@ -52,10 +44,10 @@ class Annotators:
             case "soft_edge":
                 return SoftEdge(self._onnx(self._weights.soft_edge))
             case "depth":
-                return Depth(path_of(self._weights.depth, self._mini_folder, self._weights_folder), self._device)
+                return Depth(self._sources.path(self._weights.depth), self._device)
             case "openpose":
                 detector = self._weights.people and PeopleDetector(self._onnx(self._weights.people))
                 return Pose(self._onnx(self._weights.openpose), detector or None)
 
     def _onnx(self, source: str) -> OnnxNetwork:
-        return OnnxNetwork(file_of(source, self._mini_folder, self._weights_folder))
+        return OnnxNetwork(self._sources.file(source))

@@ -120,7 +120,7 @@ def test_list_tells_everything_and_where_it_lies(machine: Machine) -> None:
     here = {each["name"]: each["path"] for each in told if each["path"]}
     assert here == {"safety-classifier": str(machine.folder / "safety-classifier")}
     dev = next(line for line in table.stdout.splitlines() if line.startswith("flux1-dev "))
-    assert re.search(r"pictures .* 23\.8 GB +FLUX\.1 \[dev\] Non-Commercial License +no", dev)
+    assert re.search(r"pictures .* about 23\.8 GB +FLUX\.1 \[dev\] Non-Commercial License +no", dev)
     assert all(name in table.stdout for name in PACKAGES)
 
 

@@ -45,7 +45,7 @@ def test_a_package_has_files_that_hold_no_code_a_size_and_a_licence_with_a_page(
 
     assert all(pattern.endswith(tuple(ENDINGS)) for pattern in patterns)
     assert bool(patterns) != isinstance(package.source, Civitai)
-    assert package.size > 0
+    assert (package.size is None) == isinstance(package.source, Civitai)
     assert package.licence.page.startswith("https://")
 
 

@@ -171,6 +171,14 @@ def test_a_name_that_leads_outside_is_not_brought(hub: Site, folder: Path) -> No
     assert not [each for each in hub.heard if "outside" in each.path]
 
 
+def test_a_repository_without_what_is_needed_is_refused_before_the_first_byte(hub: Site, folder: Path) -> None:
+    hub.put(SCHNELL, **{name: data for name, data in FLUX.items() if not name.startswith("scheduler/")})
+
+    with pytest.raises(PullError, match="no longer with these files"):
+        pulled(hub, folder, "flux1-schnell")
+    assert not [each for each in hub.heard if "/resolve/" in each.path]
+
+
 def test_a_repository_that_has_only_a_pickle_is_refused(hub: Site, folder: Path) -> None:
     hub.put(SAFETY, **{"pytorch_model.bin": b"a pickle"})
 
@@ -254,6 +262,15 @@ def test_half_a_folder_in_the_way_is_not_overwritten(hub: Site, folder: Path) ->
     with pytest.raises(PullError, match=r"flux1-schnell is there, but lacks .*`fluxserve models remove flux1-schnell`"):
         pulled(hub, folder, "flux1-schnell")
     assert (folder / "flux1-schnell/transformer/config.json").read_bytes() == b"theirs"
+
+
+def test_a_link_that_leads_nowhere_is_told_before_anything_is_brought(hub: Site, folder: Path) -> None:
+    hub.put(SCHNELL, **FLUX)
+    folder.mkdir()
+    (folder / "flux1-schnell").symlink_to(folder / "gone")
+
+    with pytest.raises(PullError, match="`fluxserve models remove flux1-schnell`"):
+        pulled(hub, folder, "flux1-schnell")
 
 
 def test_two_pulls_at_once_do_not_write_to_the_same_files(hub: Site, folder: Path) -> None:

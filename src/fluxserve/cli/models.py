@@ -34,8 +34,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
     for column in ("name", "what it is for", "size", "licence", "here"):
         table.add_column(column, no_wrap=column in ("name", "size"), overflow="fold")
     for name, package in PACKAGES.items():
-        size = in_words(package.size) if package.size else ""
-        table.add_row(name, package.purpose, size, package.licence.name, str(places[name] or "no"))
+        table.add_row(name, package.purpose, _size(package), package.licence.name, str(places[name] or "no"))
     Console(markup=False, highlight=False).print(table)
 
 
@@ -114,7 +113,7 @@ def _bring(packages: Sequence[Package], is_accepted: bool, version: int | None) 
             typer.echo(f"{package.name}: it is here, {find(package.name, folder)}")
         else:
             missing.append(package)
-            told = f"{package.name}: {package.purpose}; about {in_words(package.size)}; {_licence(package)}"
+            told = f"{package.name}: {package.purpose}; {_size(package)}; {_licence(package)}"
             console.print(told, soft_wrap=True)
     for package in missing:
         check_licence(package, is_accepted)
@@ -132,6 +131,10 @@ def _bring(packages: Sequence[Package], is_accepted: bool, version: int | None) 
 def _lacking_of(package: Package) -> list[str]:
     """What it needs and is not here."""
     return [name for name in package.needs if not is_here(name, _folder())]
+
+
+def _size(package: Package) -> str:
+    return "as its source says" if package.size is None else f"about {in_words(package.size)}"
 
 
 def _licence(package: Package) -> str:

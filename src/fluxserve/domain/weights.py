@@ -53,7 +53,8 @@ class Package:
 
     `files` are patterns, or some with | between them: at least one file of its folder matches each. Of what is a single
     file they are its place in the source. `source` is None where people have to find it themselves. `size` is about how
-    many bytes it has. `needs` are packages that are pulled with it, for it draws nothing without them.
+    many bytes it has, None if only its source knows. `needs` are packages that are pulled with it, for it draws nothing
+    without them.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Package:
     source: Hub | Civitai | None
     licence: Licence
     files: tuple[str, ...]
-    size: int
+    size: int | None
     is_gated: bool = False
     needs: tuple[str, ...] = ()
 
@@ -171,7 +172,7 @@ _PARTS = (
         Hub("opencv/edge_detection_dexined"),
         _open("MIT", "opencv/edge_detection_dexined"),
         ("edge_detection_dexined_2024sep.onnx",),
-        size=141_000_000,
+        size=47_200_000,
     ),
     Package(
         "annotator-depth",
@@ -203,6 +204,15 @@ _PARTS = (
 )
 
 _XLABS = Hub("XLabs-AI/flux-lora-collection")
+_OF_XLABS = {
+    "anime": 44_800_000,
+    "art": 359_000_000,
+    "disney": 44_800_000,
+    "furry": 89_700_000,
+    "mjv6": 44_800_000,
+    "realism": 22_400_000,
+    "scenery": 44_800_000,
+}
 _ON_CIVITAI = {
     "collage-artstyle": 748468,
     "creepcute": 788990,
@@ -221,7 +231,9 @@ _ON_CIVITAI = {
 }
 
 
-def _lora(name: str, source: Hub | Civitai | None, licence: Licence, files: tuple[str, ...], size: int) -> Package:
+def _lora(
+    name: str, source: Hub | Civitai | None, licence: Licence, files: tuple[str, ...], size: int | None = None
+) -> Package:
     purpose = "a LoRA, on flux1-dev"
     return Package(name, "lora", purpose, source, licence, files, size)
 
@@ -233,16 +245,16 @@ _LORAS = (
             _XLABS,
             Licence(DEV_LICENCE.name, _XLABS.page, is_commercial=False),
             (f"{name}_lora.safetensors",),
-            size=22_400_000,
+            size,
         )
-        for name in ("anime", "art", "disney", "furry", "mjv6", "realism", "scenery")
+        for name, size in _OF_XLABS.items()
     ),
     *(
-        _lora(name, Civitai(model), Licence("see its page", Civitai(model).page, is_commercial=False), (), 150_000_000)
+        _lora(name, Civitai(model), Licence("see its page", Civitai(model).page, is_commercial=False), ())
         for name, model in _ON_CIVITAI.items()
     ),
     *(
-        _lora(name, None, Licence("as its maker says", "", is_commercial=False), (), size=0)
+        _lora(name, None, Licence("as its maker says", "", is_commercial=False), ())
         for name in ("remes-abstract-poster-style", "mystic-realism")
     ),
 )

@@ -39,6 +39,10 @@ def everything_here(folder: Path | None) -> dict[str, Path | None]:
     return {name: _whole(package, folder) for name, package in PACKAGES.items()}
 
 
+def _whole(package: Package, folder: Path | None) -> Path | None:
+    return next((place for place in places(package, folder) if not lacking(package, place)), None)
+
+
 def places(package: Package, folder: Path | None) -> Iterator[Path]:
     """Everywhere that it may lie, whether it does or not, the first choice first."""
     if folder is not None:
@@ -72,7 +76,7 @@ def lacking(package: Package, place: Path) -> list[str]:
     paths = (Path(parent, name) for parent, _, names in os.walk(place, followlinks=True) for name in names)
     there = {path.relative_to(place).as_posix() for path in paths if path.is_file()}
     wanted = [name for name in there if is_wanted(package, name)]
-    lacks = [pattern for pattern in package.files if not any(_matches(name, pattern) for name in wanted)]
+    lacks = [pattern for pattern in package.files if not any(matches(name, pattern) for name in wanted)]
     for name in wanted:
         if shard := SHARD.fullmatch(name):
             stem, _, count, ending = shard.groups()
@@ -81,16 +85,12 @@ def lacking(package: Package, place: Path) -> list[str]:
     return sorted(set(lacks))
 
 
-def _whole(package: Package, folder: Path | None) -> Path | None:
-    return next((place for place in places(package, folder) if not lacking(package, place)), None)
-
-
 def is_wanted(package: Package, name: str) -> bool:
     """Whether a file of its source or its folder is one of its own."""
-    return any(_matches(name, pattern) for pattern in package.files)
+    return any(matches(name, pattern) for pattern in package.files)
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(name, each) for each in pattern.split("|"))
 
 

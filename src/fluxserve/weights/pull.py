@@ -16,7 +16,7 @@ from fluxserve.domain.weights import Hub, Package
 from fluxserve.weights.download import PART, PAUSES, Downloads, StatusError, size_of
 from fluxserve.weights.errors import LicenceError, PullError
 from fluxserve.weights.listing import Listing, Store
-from fluxserve.weights.places import how_to_place, lacking
+from fluxserve.weights.places import how_to_place, lacking, matches
 from fluxserve.weights.sizes import in_words
 
 MARGIN = 500_000_000  # bytes to stay free
@@ -65,7 +65,8 @@ class Puller:
             listing = store.listing(package)
         except StatusError as error:
             raise self._refusal(package, store, error.status) from None
-        if not listing.files:
+        names = [remote.name for remote in listing.files]
+        if not names or any(not any(matches(name, pattern) for name in names) for pattern in package.files):
             raise self._refusal(package, store, 404)
         partial = self._partial(package, listing)
         size = sum(remote.size for remote in listing.files)
@@ -116,7 +117,8 @@ class Puller:
 
     def _in_the_way(self, package: Package) -> Path | None:
         place = self._folder / package.name
-        return place if not package.is_one_file and place.exists() and lacking(package, place) else None
+        is_there = place.exists() or place.is_symlink()
+        return place if not package.is_one_file and is_there and lacking(package, place) else None
 
     def _partial(self, package: Package, listing: Listing) -> Path:
         return self._folder / f"{package.name}.partial-{listing.revision[:12]}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def this_machine() -> Machine:
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        packages={name: version(name) for name in PACKAGES},
+        packages={name: version(name) for name in PACKAGES if find_spec(name.replace("pillow", "PIL"))},
         load=round(os.getloadavg()[0], 2),
     )
 

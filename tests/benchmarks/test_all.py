@@ -27,6 +27,20 @@ def test_first_picture_draws_the_same_pictures_on_both_sides(tmp_path: Path) -> 
     assert "pictures of both sides are the same" in result["notes"][1]
 
 
+def test_flux_full_draws_every_case_on_every_side(tmp_path: Path) -> None:
+    small = ("--size", "small", "--device", "cpu", "--rounds", "1", "--most-steps", "2", "--sides", "plain,exact,half")
+    result = run("flux_full", tmp_path, *small, writes="flux_full_small")
+
+    cases = ("schnell", "schnell, 16 waiting", "dev", "dev, 512x512, 8 at once", "dev + LoRA", "dev + ControlNet")
+    assert [(row["case"], row["side"]) for row in result["figures"]] == [
+        (case, side) for case in (*cases, "kontext", "fill") for side in ("plain", "exact", "half")
+    ]
+    assert all(0 < row["s without PNG"] < row["s"] for row in result["figures"])
+    assert "the CPU, size small" in result["notes"][0]
+    errors = dict(part.split(" ") for part in result["notes"][2].split(": ")[1].rstrip(".").split(", "))
+    assert all(0 <= float(error) < 0.05 for error in errors.values())
+
+
 def test_lora_switch_draws_with_one_lora_with_kept_ones_and_with_ones_read_anew(tmp_path: Path) -> None:
     result = run("lora_switch", tmp_path, "--jobs", "1", "--threads", "1")
 
@@ -65,14 +79,14 @@ def test_a_table_is_markdown_with_its_columns_aligned() -> None:
     ]
 
 
-def run(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
+def run(name: str, folder: Path, *arguments: str, writes: str | None = None) -> dict[str, Any]:
     """Its result as it was written, once it is sure that the machine and the command are told and the table shown."""
     command = ["-m", f"benchmarks.{name}", *arguments, "--results", str(folder)]
     ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
-    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    result: dict[str, Any] = json.loads((folder / f"{writes or name}.json").read_text())
     assert result["command"] == " ".join(["python", *command])
     assert result["machine"]["cores"] > 0
-    assert ended.stdout.strip() == (folder / f"{name}.md").read_text().strip()
+    assert ended.stdout.strip() == (folder / f"{writes or name}.md").read_text().strip()
     return result

@@ -71,11 +71,11 @@ class Trunk(nn.Module):
             table=to_device(turns(everywhere, self.shape.axes), said.device),
         )
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, backend: str = "inductor") -> None:
         """Have blocks compiled at their first use. All blocks of a kind are one piece of code, whatever network they
-        are in, and lengths may vary: there are two compilations in all."""
+        are in, and lengths may vary: there are two compilations in all. `backend` is one of torch's."""
         for block in (*self.doubles, *self.singles):
-            block.compile(fullgraph=True, dynamic=True)
+            block.compile(backend=backend, fullgraph=True, dynamic=True)
 
     def of_double(self, modulation: torch.Tensor, number: int) -> torch.Tensor:
         """A double block's rows of a step's modulation, (12, width)."""

@@ -1,0 +1,177 @@
+"""FLUX with random weights at true shapes, or at small ones: what takes its time does not depend on the values.
+
+Both sides of `flux_full` draw with the same numbers: diffusers' networks are made first, and ours are filled from them.
+Text is read by the tokenizers that ship with fluxserve, padded to FLUX.1's length.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxControlNetModel, FluxTransformer2DModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+from fluxserve.domain.catalog import FAMILIES
+from fluxserve.domain.generation import Generation
+from fluxserve.engine.checkpoint import Checkpoint, SafeTensors
+from fluxserve.engine.network import ControlNetwork, Keeping, Precision, Replays, Shape, Transformer
+from fluxserve.engine.plan import Plan
+from fluxserve.engine.sources import Sources
+from fluxserve.engine.tuning import Tuning
+from fluxserve.engine.weights import SCHEDULES, Flux, Loader, Own, Shared
+
+SPREAD = 0.02  # of the weights: as networks of this kind begin
+FILL_CHANNELS = 384
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What the networks are made with. `scale` is that of the pictures."""
+
+    transformer: Mapping[str, Any]
+    control: Mapping[str, Any]
+    t5: Mapping[str, Any]
+    clip: Mapping[str, Any]
+    vae: tuple[int, ...]
+    scale: float = 1.0
+
+
+SIZES = {
+    "full": Size(
+        transformer={},  # diffusers' defaults are FLUX.1's
+        control={"num_layers": 6, "num_single_layers": 0, "guidance_embeds": True},
+        t5={"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64},
+        clip={"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        vae=(128, 256, 512, 512),
+    ),
+    "small": Size(
+        transformer={
+            "num_layers": 2, "num_single_layers": 4, "attention_head_dim": 32, "num_attention_heads": 4,
+            "joint_attention_dim": 64, "pooled_projection_dim": 64, "axes_dims_rope": (8, 12, 12),
+        },
+        control={
+            "num_layers": 1, "num_single_layers": 0, "attention_head_dim": 32, "num_attention_heads": 4,
+            "joint_attention_dim": 64, "pooled_projection_dim": 64, "axes_dims_rope": (8, 12, 12),
+            "guidance_embeds": True,
+        },
+        t5={"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4},
+        clip={"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+        vae=(32, 32, 64, 64),
+        scale=1 / 8,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One size of everything, on one device and in one type. What it makes is random, and the same each time."""
+
+    size: Size
+    tokenizers: Path
+    device: torch.device
+    dtype: torch.dtype
+
+    def transformer(self, member: str) -> FluxTransformer2DModel:
+        more: dict[str, Any] = {"guidance_embeds": member != "schnell"}
+        if member == "fill":
+            more |= {"in_channels": FILL_CHANNELS, "out_channels": 64}
+        return self._random(functools.partial(FluxTransformer2DModel, **{**self.size.transformer, **more}))
+
+    def control(self) -> FluxControlNetModel:
+        return self._random(functools.partial(FluxControlNetModel, **self.size.control))
+
+    def shared(self) -> Shared:
+        t5 = T5Config(feed_forward_proj="gated-gelu", vocab_size=32128, **self.size.t5)
+        clip_tokenizer = CLIPTokenizer.from_pretrained(self.tokenizers, subfolder="tokenizer")
+        clip = CLIPTextConfig(
+            vocab_size=49408, bos_token_id=clip_tokenizer.bos_token_id, eos_token_id=clip_tokenizer.eos_token_id,
+            pad_token_id=clip_tokenizer.pad_token_id, **self.size.clip,
+        )  # fmt: skip
+        vae = self._random(functools.partial(
+            AutoencoderKL, block_out_channels=self.size.vae, down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, latent_channels=16, norm_num_groups=32,
+            scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False,
+        ))  # fmt: skip
+        vae.to(memory_format=torch.channels_last)
+        return Shared(
+            vae=vae,
+            clip=self._random(functools.partial(CLIPTextModel, clip)),
+            clip_tokenizer=clip_tokenizer,
+            t5=self._random(functools.partial(T5EncoderModel, t5)),
+            t5_tokenizer=T5Tokenizer.from_pretrained(self.tokenizers, subfolder="tokenizer_2"),
+        )
+
+    def _random(self, make: "functools.partial[Network]") -> Network:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with torch.device("meta"):
+                network = make()
+        finally:
+            torch.set_default_dtype(before)
+        network.to_empty(device=self.device)
+        generator = torch.Generator(self.device).manual_seed(0)
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                if weight.ndim == 1 and name.endswith("weight"):
+                    weight.fill_(1)  # a norm's gain
+                else:
+                    weight.normal_(0, SPREAD, generator=generator)
+            for name, held in network.named_buffers():
+                if name.endswith("position_ids"):
+                    held.copy_(torch.arange(held.shape[-1]))
+        return network.eval().requires_grad_(False)
+
+
+def scheduler_of(member: str) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(**SCHEDULES[member != "schnell"])
+
+
+def checkpoint_of(network: FluxTransformer2DModel | FluxControlNetModel) -> Checkpoint:
+    """What ours are filled from: the very tensors of diffusers' network."""
+    is_control = isinstance(network, FluxControlNetModel)
+    shape = Shape.of_config(network.config)
+    return Checkpoint(Path("random"), SafeTensors(network.state_dict()), shape, is_control=is_control, are_makers=False)
+
+
+class Ready(Loader):
+    """A loader whose one member is there already, and answers for whichever is asked."""
+
+    def __init__(self, flux: Flux, tuning: Tuning) -> None:
+        super().__init__({}, Sources(Path()), flux.device, [Plan(flux.dtype)], tuning)
+        self._flux = flux
+
+    def load_for(self, _generation: Generation) -> Flux:
+        return self._flux
+
+
+def ours(
+    member: str,
+    theirs: FluxTransformer2DModel,
+    control: FluxControlNetModel | None,
+    shared: Shared,
+    precision: Precision,
+    tuning: Tuning,
+) -> Flux:
+    """Our networks, filled from diffusers' and kept so."""
+    device, dtype = shared.vae.device, shared.vae.dtype
+    checkpoint = checkpoint_of(theirs)
+    transformer = Transformer(checkpoint.shape, Keeping(device, dtype, precision))
+    checkpoint.fill(transformer)
+    network = None
+    if control is not None:
+        of_control = checkpoint_of(control)
+        network = ControlNetwork(of_control.shape, Keeping(device, dtype, precision))
+        of_control.fill(network)
+    if tuning.compiles:
+        for each in (transformer, network):
+            if each is not None:
+                each.trunk.compile_blocks()
+    own = Own(transformer, Replays(transformer) if tuning.replays else transformer, checkpoint, scheduler_of(member))
+    # Drawn and shown at the asked size, whatever that is.
+    row = replace(FAMILIES["flux1"][member], native_pixels=None, reference_sizes=())
+    return Flux(row, own, shared, device, dtype, control=network)

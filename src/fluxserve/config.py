@@ -293,6 +293,11 @@ class EngineSettings(Group):
         "auto",
         description='Whether networks are compiled, which takes a minute at the first start: "auto" on CUDA only.',
     )
+    compiled_folder: Path | None = Field(
+        None,
+        description="Where compiled networks are kept, so that the next start is a quick one. Unset: fluxserve/compiled "
+        "in the folder that XDG_CACHE_HOME names, or in ~/.cache.",
+    )
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = Field(
         "auto",
         description='The kernel of attention on CUDA: "cudnn", "flash", "efficient" or "math"; "auto" takes what is '
@@ -310,6 +315,11 @@ class EngineSettings(Group):
     def weights_dir(self) -> Path:
         home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
         return (self.weights_folder or Path(home) / "fluxserve" / "models").expanduser()
+
+    @property
+    def compiled_dir(self) -> Path:
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return (self.compiled_folder or Path(home) / "fluxserve" / "compiled").expanduser()
 
     def pool_of(self, device: str) -> str:
         """The pool that `device` draws for."""

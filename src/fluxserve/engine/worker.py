@@ -55,7 +55,7 @@ class SetUp:
     """`members` are loaded at the start, the family's others at their first use. `threads` 0 leaves it to torch.
 
     `weights_folder` is where a person's own weights lie, `lora_folder` their LoRAs. `speed`, `compilation` and
-    `attention` are as the settings say."""
+    `attention` are as the settings say; `compiled_folder` is where compiled networks are kept."""
 
     family: str
     mini_folder: Path
@@ -66,6 +66,7 @@ class SetUp:
     members: tuple[str, ...]
     speed: SpeedName
     compilation: Compilation
+    compiled_folder: Path | None
     attention: Attention
 
 
@@ -100,6 +101,7 @@ def parse(arguments: list[str]) -> SetUp:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--speed", default="exact", choices=SPEEDS, help="how much exactness may be given for time")
     parser.add_argument("--compilation", default="auto", choices=COMPILATIONS, help="whether blocks are compiled")
+    parser.add_argument("--compiled-folder", type=Path, help="where compiled networks are kept")
     parser.add_argument("--attention", default="auto", choices=ATTENTIONS, help="the kernel of attention")
     parser.add_argument("--members", required=True, help="those of the family to load at the start, by commas")
     chosen = parser.parse_args(arguments)
@@ -115,6 +117,8 @@ def build_engine(set_up: SetUp) -> "Engine":
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HF_HUB_OFFLINE"] = "1"  # what loads weights asks the hub for newer ones, unless it is told not to
+    if set_up.compiled_folder:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(set_up.compiled_folder))
     keep_freed_memory()
     import diffusers
     import torch

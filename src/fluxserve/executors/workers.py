@@ -36,6 +36,7 @@ def worker_commands(settings: EngineSettings, devices: Sequence[str]) -> list[Wo
                 "--threads", str(settings.threads),
                 "--speed", settings.speed,
                 "--compilation", settings.compilation,
+                "--compiled-folder", str(settings.compiled_dir),
                 "--attention", settings.attention,
                 "--members", ",".join(at_the_start),
             ),

@@ -16,9 +16,9 @@ class Foreseen:
     """How a family is kept on a device at a speed. `words` are the plan's own.
 
     `concessions` are what it does for want of memory, and would not on a device that has enough: T5 or the modulation
-    on the host, pictures decoded in tiles, fewer bits. `peak` is how many bytes are in use at most with one transformer,
-    `room` how many there are for more, below 0 where it does not fit, `on_host` how many lie in the host's memory
-    instead; `transformers` is how many fit at once.
+    on the host, pictures decoded in tiles, fewer bits. `peak` is how many bytes are in use at most with one
+    transformer, `room` how many there are for more, below 0 where it does not fit, `on_host` how many lie in the host's
+    memory instead; `transformers` is how many fit at once.
     """
 
     device: str
@@ -34,8 +34,8 @@ class Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`built_for` is what torch draws on besides CPUs, such as "CUDA 13.0", None if nothing; `no_gpu` why it has none of
-    those. `triton` is its version, `compiled` the folder for what is compiled.
+    """`built_for` is what torch draws on besides CPUs, such as "CUDA 13.0", None if nothing; `no_gpu` why it has none
+    of those. `triton` is its version, `compiled` the folder for what is compiled.
 
     `plans` are for the weights that are here, or, if `is_full_size`, for FLUX.1's as they would be; `unreadable` says
     what is wrong with weights that are here.

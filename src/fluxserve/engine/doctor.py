@@ -113,15 +113,15 @@ def _built_for() -> str | None:
         return f"ROCm {torch.version.hip}"
     if torch.version.cuda:
         return f"CUDA {torch.version.cuda}"
-    return "Metal" if torch.backends.mps.is_built() else None
+    return "Metal" if torch.backends.mps.is_built() else None  # type: ignore[no-untyped-call]
 
 
 def _why_no_gpu() -> str | None:
     """What CUDA says to it, where torch was built for CUDA and has no device."""
-    if not torch.backends.cuda.is_built() or torch.cuda.device_count():
+    if not (torch.version.cuda or torch.version.hip) or torch.cuda.device_count():
         return None
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         return str(error).splitlines()[0]
     return None

@@ -113,7 +113,7 @@ def _built_for() -> str | None:
         return f"ROCm {torch.version.hip}"
     if torch.version.cuda:
         return f"CUDA {torch.version.cuda}"
-    return "Metal" if torch.backends.mps.is_built() else None  # type: ignore[no-untyped-call]
+    return "Metal" if torch.backends.mps.is_built() else None
 
 
 def _why_no_gpu() -> str | None:

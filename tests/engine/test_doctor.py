@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import torch
 
 from fluxserve.domain import device
@@ -46,8 +48,14 @@ def test_of_a_card_that_is_not_here_it_tells_flux1s_plans_at_full_size() -> None
     assert all(plan.fits and plan.transformers == 1 for plan in machine.plans)
 
 
-def test_where_family_and_weights_are_missing_the_plans_are_those_at_full_size() -> None:
-    machine = told("--family", "flux1", "--mini-folder", "/nowhere", "--weights-folder", "/nowhere")
+def test_where_weights_are_missing_the_plans_are_those_at_full_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
 
-    if machine.is_full_size:  # unless they are in the hub's cache here
-        assert [plan.speed for plan in machine.plans[:3]] == ["exact", "fast", "fastest"]
+    machine = told("--family", "flux1", "--mini-folder", str(mini_folder()), "--weights-folder", str(tmp_path))
+
+    assert machine.is_full_size
+    assert machine.unreadable is None
+    assert [plan.speed for plan in machine.plans if plan.device == "cpu"] == ["exact", "fast", "fastest"]
+    assert not any(plan.peak < FLUX1.large / 4 for plan in machine.plans)

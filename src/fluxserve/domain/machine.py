@@ -58,7 +58,7 @@ def dump(machine: Machine) -> str:
 
 def load(line: str) -> Machine:
     """Raises `ValueError`, `KeyError` or `TypeError` if it is no such line."""
-    fields: dict[str, Any] = json.loads(line)
+    fields: dict[str, Any] = dict(json.loads(line))
     devices = tuple(Device(**each) for each in fields.pop("devices"))
     plans = tuple(Foreseen(**{**each, "concessions": tuple(each["concessions"])}) for each in fields.pop("plans"))
     return Machine(devices=devices, plans=plans, **fields)

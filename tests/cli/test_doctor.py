@@ -126,3 +126,10 @@ def test_a_card_that_is_too_small_fails() -> None:
 
     assert result.returncode == 1
     assert "it does not fit: " in result.stdout
+
+
+def test_no_fp8_is_refused_without_a_card_that_it_is_said_of() -> None:
+    result = doctor("--no-fp8")
+
+    assert result.returncode == 2
+    assert "it goes with --memory" in result.stderr

@@ -51,6 +51,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what this machine draws with and what it lacks; fail if something would keep a server from drawing."""
+    if memory is None and not has_fp8:
+        raise typer.BadParameter("it goes with --memory", param_hint="--no-fp8")
     can_draw = _examine(as_json) if memory is None else _plan_card(memory, has_fp8, as_json)
     if not can_draw:
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ from fluxserve.domain.speeds import SPEEDS
 from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
 from fluxserve.engine.denoise import denoise
-from fluxserve.engine.needs import bytes_of, needs_of
+from fluxserve.engine.needs import FLUX1, bytes_of, needs_of
 from fluxserve.engine.network import ControlNetwork, Keeping, Precision, Residuals, Shape, Told, Transformer
 from fluxserve.engine.plan import MOST_STEPS, PROMPTS_KEPT, plans
 from fluxserve.engine.sources import CannotDraw, Sources
@@ -22,7 +22,7 @@ from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Loader
 from fluxserve.executors.workers import mini_folder
 from tests.engine.tensor_memory import Followed, kept
-from tests.engine.test_plan import FLUX1, NEEDS
+from tests.engine.test_plan import SHAPE
 
 CPU = torch.device("cpu")
 LARGE = Device("cpu", "a CPU", 0, 10**12, has_bfloat16=True)
@@ -50,7 +50,7 @@ def test_of_flux1_at_full_size_a_transformer_works_in_the_room_that_is_foreseen(
     """Followed with tensors that have sizes but no numbers."""
     tokens, words = (side // 16) ** 2, 512
     with FakeTensorMode(), torch.inference_mode():
-        network = Transformer(FLUX1, Keeping(CPU, torch.bfloat16))
+        network = Transformer(SHAPE, Keeping(CPU, torch.bfloat16))
         modulation = torch.empty(MOST_STEPS, 344, 3072, dtype=torch.bfloat16)
         told = Told(torch.empty(1, words, 3072, dtype=torch.bfloat16), modulation, torch.empty(2, words + tokens, 64))
         shown = torch.empty(1, tokens, 64, dtype=torch.bfloat16)
@@ -74,7 +74,7 @@ def test_of_flux1_at_full_size_the_autoencoder_works_in_the_room_that_is_foresee
             torch.set_default_dtype(torch.float32)
         with Followed() as followed:
             vae.decode(latents)
-    assert 6 * NEEDS.channels * MOST_PIXELS * 2 == pytest.approx(followed.peak, rel=0.1)
+    assert 6 * FLUX1.channels * MOST_PIXELS * 2 == pytest.approx(followed.peak, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", [Transformer, ControlNetwork])

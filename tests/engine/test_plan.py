@@ -7,16 +7,12 @@ import torch
 
 from fluxserve.domain.device import Device
 from fluxserve.domain.speeds import SPEEDS, SpeedName
-from fluxserve.engine.needs import split
+from fluxserve.engine.needs import FLUX1, split
 from fluxserve.engine.network import Shape
-from fluxserve.engine.plan import Needs, Plan, plans
+from fluxserve.engine.plan import Plan, plans
 
 GB = 10**9
-FLUX1 = Shape(64, 64, 4096, 768, 24, 128, 19, 38, takes_guidance=True)
-NEEDS = Needs(
-    *split(FLUX1), t5=9_524_000_000, always=414_000_000, prompts=268_000_000, width=3072, channels=128,
-    most_tokens=8192 + 512 + 729, most_pixels=2 << 20,
-)  # fmt: skip
+SHAPE = Shape(64, 64, 4096, 768, 24, 128, 19, 38, takes_guidance=True)  # of FLUX.1's transformers
 
 
 def card(gigabytes: float, **more: object) -> Device:
@@ -25,7 +21,7 @@ def card(gigabytes: float, **more: object) -> Device:
 
 
 def chosen(device: Device, speed: SpeedName = "exact") -> Plan:
-    return plans(NEEDS, device, SPEEDS[speed])[0]
+    return plans(FLUX1, device, SPEEDS[speed])[0]
 
 
 def kept(plan: Plan) -> tuple[str, str, str]:
@@ -38,7 +34,8 @@ def transformers(plan: Plan) -> int:
 
 
 def test_flux1_has_the_parameters_that_its_makers_say() -> None:
-    large, modulation, other = split(FLUX1)
+    large, modulation, other = split(SHAPE)
+    assert (large, modulation, other) == (FLUX1.large, FLUX1.modulation, FLUX1.other)
     assert (large + modulation + other) / 2 == pytest.approx(11.9e9, rel=0.001)
     assert modulation / 2 == pytest.approx(3.24e9, rel=0.01)
 
@@ -80,7 +77,7 @@ def test_where_memory_is_the_hosts_nothing_is_moved_to_it() -> None:
     assert kept(chosen(mac)) == ("nf4", "device", "device")
     assert kept(chosen(replace(mac, free_bytes=60 * GB))) == ("whole", "device", "device")
     for free in (10, 30, 60, 100):
-        for plan in plans(NEEDS, replace(mac, free_bytes=free * GB), SPEEDS["fastest"]):
+        for plan in plans(FLUX1, replace(mac, free_bytes=free * GB), SPEEDS["fastest"]):
             assert (plan.t5, plan.modulation) == ("device", "device")
             assert plan.precision != "fp8"  # which Apple's devices don't know
 
@@ -104,13 +101,13 @@ def test_a_cpu_computes_in_float32_unless_speed_or_room_are_wanted(
 
 def test_each_plan_needs_less_than_the_one_before() -> None:
     for gigabytes in (140, 47, 23.5, 11.5, 3):
-        peaks = [plan.peak for plan in plans(NEEDS, card(gigabytes), SPEEDS["exact"])]
+        peaks = [plan.peak for plan in plans(FLUX1, card(gigabytes), SPEEDS["exact"])]
         assert peaks == sorted(set(peaks), reverse=True)
         assert peaks
 
 
 def test_where_nothing_fits_the_smallest_plan_is_tried() -> None:
-    (plan,) = plans(NEEDS, card(3), SPEEDS["exact"])
+    (plan,) = plans(FLUX1, card(3), SPEEDS["exact"])
     assert not plan.fits
     assert kept(plan) == ("nf4", "host", "host")
     assert "GB too many" in str(plan)

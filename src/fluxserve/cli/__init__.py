@@ -4,12 +4,13 @@ import sys
 
 import typer
 
-from fluxserve.cli import drawing, house, models
+from fluxserve.cli import doctor, drawing, house, models
 from fluxserve.config import SettingsError
 from fluxserve.executors.devices import FinderError
 
 app = typer.Typer(help="FLUX image generation on your own machine.", no_args_is_help=True, add_completion=False)
 app.add_typer(drawing.commands)
+app.add_typer(doctor.commands)
 app.add_typer(models.models, name="models")
 app.add_typer(house.commands)
 app.add_typer(house.accounts, name="accounts")

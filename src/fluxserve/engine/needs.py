@@ -16,6 +16,20 @@ from fluxserve.engine.sources import CannotDraw, Sources
 
 BYTES = 2  # of a number in bfloat16
 
+# FLUX.1's at full size, all of its members together, by which a machine can be judged before its weights are there.
+FLUX1 = Needs(
+    large=17_213_423_616,
+    modulation=6_492_782_592,
+    other=96_610_432,
+    t5=9_524_000_000,
+    always=414_000_000,
+    prompts=268_000_000,
+    width=3072,
+    channels=128,
+    most_tokens=8192 + 512 + 729,
+    most_pixels=MOST_PIXELS_DRAWN,
+)
+
 
 def needs_of(rows: Mapping[str, Weights], sources: Sources) -> Needs:
     """Of those of a family's members that are here: of the largest transformer, and of what all share. Raises

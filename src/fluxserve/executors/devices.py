@@ -26,8 +26,8 @@ class FinderError(Exception):
 async def devices_of(setting: str) -> list[str]:
     """The names of those to draw on: all that `setting` lists, or for "auto" every GPU, else the CPU. Raises
     `FinderError`."""
-    if setting.strip() != "auto":
-        return [name.strip() for name in setting.split(",") if name.strip()]
+    if (names := named_in(setting)) is not None:
+        return names
     if not can_have_gpu():
         return ["cpu"]  # at once: to ask torch takes seconds
     chosen = best_of(await find_devices())
@@ -36,8 +36,17 @@ async def devices_of(setting: str) -> list[str]:
     return [each.name for each in chosen]
 
 
+def named_in(setting: str) -> list[str] | None:
+    """Those that `setting` lists; None for "auto"."""
+    return None if setting.strip() == "auto" else [name.strip() for name in setting.split(",") if name.strip()]
+
+
 def can_have_gpu(root: Path = Path("/")) -> bool:
-    return sys.platform == "darwin" or any(any(root.glob(driver)) for driver in DRIVERS)
+    return sys.platform == "darwin" or bool(traces_of_drivers(root))
+
+
+def traces_of_drivers(root: Path = Path("/")) -> list[str]:
+    return [driver for driver in DRIVERS if any(root.glob(driver))]
 
 
 def best_of(found: Sequence[Device]) -> list[Device]:

@@ -33,4 +33,9 @@ class Room:
             disk = shutil.disk_usage(folder)
         except OSError:  # a folder of another machine's that is not mounted just now
             return False
-        return disk.free >= min(self._least_free, disk.total // 20)
+        return disk.free >= to_stay_free(self._least_free, disk.total)
+
+
+def to_stay_free(least_free: int, total: int) -> int:
+    """Bytes, of a disk of `total`."""
+    return min(least_free, total // 20)

@@ -295,8 +295,8 @@ class EngineSettings(Group):
     )
     compiled_folder: Path | None = Field(
         None,
-        description="Where compiled networks are kept, so that the next start is a quick one. Unset: fluxserve/compiled "
-        "in the folder that XDG_CACHE_HOME names, or in ~/.cache.",
+        description="Where compiled networks are kept, so that the next start is a quick one. Unset: "
+        "fluxserve/compiled in the folder that XDG_CACHE_HOME names, or in ~/.cache.",
     )
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = Field(
         "auto",

@@ -29,7 +29,6 @@ def machine(*devices: Device, **more: Any) -> Machine:
         built_for="CUDA 13.0",
         no_gpu=None,
         triton="3.6.0",
-        compiled="/tmp/compiled",
         devices=devices,
         plans=tuple(foresee(FLUX1, devices)),
         is_full_size=False,

@@ -10,7 +10,7 @@ PLAN = Foreseen("cuda:0", "fast", "as it can be", True, ("t5", "4 bits"), 19, 4,
 
 
 def test_a_machine_crosses_as_a_line() -> None:
-    machine = Machine("2.13.0", "CUDA 13.0", None, "3.6.0", "/tmp/compiled", (CARD,), (PLAN,), is_full_size=True)
+    machine = Machine("2.13.0", "CUDA 13.0", None, "3.6.0", (CARD,), (PLAN,), is_full_size=True)
     assert "\n" not in dump(machine)
     assert load(dump(machine)) == machine
 

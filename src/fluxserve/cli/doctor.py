@@ -202,7 +202,7 @@ def _show_compilation(settings: EngineSettings, found: Found, machine: Machine) 
     headers = "Python.h" if found.tools.has_headers else "no Python.h"
     triton = f"Triton {machine.triton}" if machine.triton else "no Triton"
     _line(f"{found.tools.c or 'no C compiler'}, {found.tools.cpp or 'no C++ compiler'}, {headers}, {triton}")
-    _line(f"kept in {machine.compiled}; TORCHINDUCTOR_CACHE_DIR names another folder")
+    _line(f"kept in {settings.compiled_dir}")
 
 
 def _show_place(found: Found) -> None:
@@ -255,7 +255,7 @@ def _told(settings: Settings, found: Found, amiss: Sequence[Finding]) -> dict[st
                 "devices": [device.name for device in used if compiles(settings.engine, device)],
                 "triton": machine.triton,
                 **asdict(found.tools),
-                "folder": machine.compiled,
+                "folder": str(settings.engine.compiled_dir),
             },
         }
     return {

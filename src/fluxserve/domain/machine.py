@@ -35,7 +35,7 @@ class Foreseen:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`built_for` is what torch draws on besides CPUs, such as "CUDA 13.0", None if nothing; `no_gpu` why it has none
-    of those. `triton` is its version, `compiled` the folder for what is compiled.
+    of those. `triton` is its version.
 
     `plans` are for the weights that are here, or, if `is_full_size`, for FLUX.1's as they would be; `unreadable` says
     what is wrong with weights that are here.
@@ -45,7 +45,6 @@ class Machine:
     built_for: str | None
     no_gpu: str | None
     triton: str | None
-    compiled: str
     devices: tuple[Device, ...]
     plans: tuple[Foreseen, ...]
     is_full_size: bool

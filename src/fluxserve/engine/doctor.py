@@ -9,7 +9,6 @@ It is a process of its own, as `devices` is. Of weights it reads the sizes alone
 import argparse
 import importlib.metadata
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,6 @@ from fluxserve.engine.sources import CannotDraw, Sources
 
 ENOUGH = 10**15  # bytes of memory with which nothing is conceded
 TRITONS = ("triton", "pytorch-triton-rocm", "pytorch-triton")
-COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def main() -> None:
@@ -60,7 +58,6 @@ def survey(devices: Sequence[Device], needs: Needs | None, *, is_full_size: bool
         built_for=_built_for(),
         no_gpu=_why_no_gpu(),
         triton=_triton(),
-        compiled=_compiled(),
         devices=tuple(devices),
         plans=tuple(foresee(needs, devices)) if needs else (),
         is_full_size=is_full_size,
@@ -136,12 +133,6 @@ def _triton() -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return "of an unknown version"
-
-
-def _compiled() -> str:
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    return os.environ.get(COMPILED) or default_cache_dir()
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from fluxserve.domain.generation import (
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
 from fluxserve.engine.latents import pack
-from fluxserve.engine.pictures import encode_picture, picture_of
+from fluxserve.engine.pictures import latents_of, look, picture_of
 from fluxserve.engine.plan import Plan
+from fluxserve.engine.seen import Seen
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Flux, Loader
@@ -55,7 +56,7 @@ def prepared(flux: Flux, generation: Generation) -> Prepared:
     size = drawing_size(flux.row, generation.width, generation.height)
     control = generation.control
     annotated = oracle.ANNOTATORS.annotate(control.type, IMAGES[control.image], size) if control else None
-    return prepare(flux, generation, IMAGES, words, annotated, size, generation.seed)
+    return prepare(flux, generation, IMAGES, words, Seen(), annotated, size, generation.seed)
 
 
 @torch.inference_mode()
@@ -196,7 +197,9 @@ def _start_and_picture(flux: Flux, generation: Generation) -> tuple[torch.Tensor
     size = drawing_size(flux.row, generation.width, generation.height)
     generator = torch.Generator("cpu").manual_seed(generation.seed)
     with torch.inference_mode():
-        clean = encode_picture(flux.shared.vae, picture_of(PHOTO, size), generator, flux.device, flux.dtype)
+        clean = latents_of(
+            flux.shared.vae, look(flux.shared.vae, picture_of(PHOTO, size), flux.device, flux.dtype), generator
+        )
         return prepared(flux, generation).latents, pack(clean)
 
 

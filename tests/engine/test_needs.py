@@ -17,6 +17,7 @@ from fluxserve.engine.denoise import denoise
 from fluxserve.engine.needs import FLUX1, bytes_of, needs_of
 from fluxserve.engine.network import ControlNetwork, Keeping, Precision, Residuals, Shape, Told, Transformer
 from fluxserve.engine.plan import MOST_STEPS, PROMPTS_KEPT, plans
+from fluxserve.engine.seen import Seen
 from fluxserve.engine.sources import CannotDraw, Sources
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Loader
@@ -38,7 +39,7 @@ def test_of_the_family_that_ships_a_plan_foresees_what_is_in_use() -> None:
         for number in range(PROMPTS_KEPT):
             encoder.encode(flux, f"cat number {number}")
         words = encode(encoder, flux, asked.kind)
-        prepared = prepare(flux, asked, {}, words, None, (256, 256), asked.seed)
+        prepared = prepare(flux, asked, {}, words, Seen(), None, (256, 256), asked.seed)
         decode(flux.shared.vae, denoise(prepared, 1, lambda *_: None, lambda: False), 8, 8)
     in_use = kept(flux.own.transformer, flux.shared.vae, flux.shared.clip, flux.shared.t5) + followed.peak
     assert plan.peak == pytest.approx(in_use, rel=0.1)

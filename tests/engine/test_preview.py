@@ -19,7 +19,7 @@ from fluxserve.engine.engine import Engine
 from fluxserve.engine.finish import Drawn
 from fluxserve.engine.latents import pack
 from fluxserve.engine.loras import Loras, finder
-from fluxserve.engine.pictures import encode_picture, picture_from
+from fluxserve.engine.pictures import latents_of, look, picture_from
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.png import Pixels, decode_png
 from fluxserve.engine.preview import Previews, Projection
@@ -98,7 +98,7 @@ def test_of_several_pictures_the_one_being_drawn_is_previewed(engine: Engine, ci
 def painted(previews: Previews, vae: AutoencoderKL, picture: Pixels) -> Pixels:
     """A finished picture's preview."""
     with torch.inference_mode():
-        latents = encode_picture(vae, picture_from(picture), None, vae.device, vae.dtype)
+        latents = latents_of(vae, look(vae, picture_from(picture), vae.device, vae.dtype), None)
     return decode_png(previews.paint(vae, pack(latents), latents.shape[2] // 2, latents.shape[3] // 2))
 
 

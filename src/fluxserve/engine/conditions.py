@@ -4,7 +4,7 @@ A kind differs from others in its first latents, its schedule and what the trans
 step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,11 +23,11 @@ from fluxserve.domain.generation import (
 )
 from fluxserve.engine.canvas import canvas_of, reduced
 from fluxserve.engine.control import control_map
-from fluxserve.engine.image_prompt import with_image
 from fluxserve.engine.latents import noise, pack, pack_mask
-from fluxserve.engine.pictures import encode_picture, picture_from, picture_of, size_of
+from fluxserve.engine.pictures import latents_of, picture_from, picture_of, size_of
 from fluxserve.engine.png import Pixels
 from fluxserve.engine.schedule import late_start, schedule
+from fluxserve.engine.seen import Seen
 from fluxserve.engine.text import TextEncoder, Words
 from fluxserve.engine.velocity import Beside, Reference, Velocity, velocity_of
 from fluxserve.engine.weights import Flux
@@ -60,6 +60,7 @@ class Asked:
     generation: Generation
     images: Mapping[str, bytes]
     words: Words
+    seen: Seen
     size: tuple[int, int]
     generator: torch.Generator
 
@@ -80,9 +81,9 @@ class Asked:
         """Before its first step."""
         return schedule(self.flux.own.scheduler, self.generation.steps, self.rows * self.columns)
 
-    def encoded(self, picture: torch.Tensor) -> torch.Tensor:
-        """A picture's latents, drawn from the autoencoder's posterior."""
-        return encode_picture(self.flux.shared.vae, picture, self.generator, self.flux.device, self.flux.dtype)
+    def encoded(self, key: Hashable, picture: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A picture's latents, drawn from the autoencoder's posterior. `key` says which picture it is."""
+        return latents_of(self.flux.shared.vae, self.seen.posterior(self.flux, key, picture), self.generator)
 
 
 def encode(encoder: TextEncoder, flux: Flux, kind: Kind) -> Words:
@@ -97,16 +98,19 @@ def prepare(
     generation: Generation,
     images: Mapping[str, bytes],
     words: Words,
+    seen: Seen,
     annotated: Pixels | None,
     size: tuple[int, int],
     seed: int,
 ) -> Prepared:
     """The picture of `seed`, to be drawn at `size` (width, height in pixels). `annotated` is its control's map."""
-    asked = Asked(flux, generation, images, words, size, torch.Generator("cpu").manual_seed(seed))
+    asked = Asked(flux, generation, images, words, seen, size, torch.Generator("cpu").manual_seed(seed))
     beside = Beside()
     if generation.control is not None and annotated is not None:
         # A control network joins every kind alike: its map is the first thing that the generator draws for.
-        beside = Beside(control=control_map(flux, generation.control, annotated, asked.generator))
+        control = generation.control
+        shown = control_map(flux, control, images[control.image], annotated, seen, asked.generator)
+        beside = Beside(control=shown)
     match generation.kind:
         case TextToImage():
             return text_to_image(asked, beside)
@@ -127,7 +131,8 @@ def text_to_image(asked: Asked, beside: Beside) -> Prepared:
 
 def image_to_image(asked: Asked, beside: Beside, kind: ImageToImage) -> Prepared:
     """Another picture under noise, and the end of the schedule: as much of it as the denoising strength says."""
-    clean = asked.encoded(picture_of(asked.images[kind.image], asked.size))
+    png = asked.images[kind.image]
+    clean = asked.encoded((png, asked.size), lambda: picture_of(png, asked.size))
     grain = asked.noise()
     scheduler = asked.scheduler()
     timesteps = late_start(scheduler, asked.generation.steps, kind.denoising_strength)
@@ -137,18 +142,21 @@ def image_to_image(asked: Asked, beside: Beside, kind: ImageToImage) -> Prepared
 def fill(asked: Asked, beside: Beside, kind: Inpaint | Outpaint) -> Prepared:
     """Noise and the whole schedule; beside each token what is known of the picture there, and the mask."""
     canvas = reduced(canvas_of(kind, asked.images), *asked.size)
+    mask = torch.from_numpy(canvas.mask)[None, None].to(torch.float32)
     # FLUX.1 Fill's pipeline encodes the picture first and multiplies that by zero: only its noise is still drawn.
     asked.noise()
     latents = asked.noise()
-    mask = torch.from_numpy(canvas.mask)[None, None].to(torch.float32)
-    known = asked.encoded(picture_from(canvas.picture) * (1 - mask))
+    key = (asked.images[kind.image], canvas.mask.tobytes(), asked.size)
+    known = asked.encoded(key, lambda: picture_from(canvas.picture) * (1 - mask))
     channels = torch.cat((pack(known), pack_mask(mask, asked.rows, asked.columns).to(known)), dim=2)
     return _whole(asked, replace(beside, channels=channels), latents)
 
 
 def variation(asked: Asked, beside: Beside, kind: Variation) -> Prepared:
     """Noise and the whole schedule; the other picture joins the words."""
-    prompt = with_image(asked.flux, asked.words.prompt, asked.images[kind.image])
+    words = asked.words.prompt
+    patches = asked.seen.patches(asked.flux, asked.images[kind.image])
+    prompt = replace(words, sequence=torch.cat((words.sequence, patches), dim=1))
     return _whole(replace(asked, words=replace(asked.words, prompt=prompt)), beside, asked.noise())
 
 
@@ -156,11 +164,9 @@ def edit(asked: Asked, beside: Beside, kind: Edit) -> Prepared:
     """Noise and the whole schedule; the tokens of the picture to be changed come after the picture's own."""
     png = asked.images[kind.image]
     width, height = reference_size(asked.flux.row, *size_of(png))
-    seen = encode_picture(
-        asked.flux.shared.vae, picture_of(png, (width, height)), None, asked.flux.device, asked.flux.dtype
-    )
+    posterior = asked.seen.posterior(asked.flux, (png, (width, height)), lambda: picture_of(png, (width, height)))
     side = asked.flux.pixels_per_token
-    reference = Reference(pack(seen), height // side, width // side)
+    reference = Reference(pack(latents_of(asked.flux.shared.vae, posterior, None)), height // side, width // side)
     return _whole(asked, replace(beside, reference=reference), asked.noise())
 
 

@@ -18,6 +18,7 @@ from fluxserve.engine.loras import Loras
 from fluxserve.engine.png import Pixels
 from fluxserve.engine.preview import Previews
 from fluxserve.engine.safety import FlaggedError, Safety
+from fluxserve.engine.seen import Seen
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.weights import Flux, Loader
 
@@ -41,6 +42,7 @@ class Engine:
         self._annotators = annotators
         self._safety = safety
         self._encoder = TextEncoder()
+        self._seen = Seen()
         self._previews = Previews()
 
     @property
@@ -59,7 +61,7 @@ class Engine:
 
     def shrink(self) -> bool:
         """Go on with less memory, once there was too little; False if that can't be. Everything is loaded anew."""
-        self._encoder = TextEncoder()
+        self._encoder, self._seen = TextEncoder(), Seen()
         return self._loader.shrink()
 
     def load(self, members: Sequence[str]) -> None:
@@ -94,7 +96,7 @@ class Engine:
             words = encode(self._encoder, flux, generation.kind)
             annotated = self._annotated(generation.control, images, size)
             for seed in generation.seeds:
-                prepared = prepare(flux, generation, images, words, annotated, size, seed)
+                prepared = prepare(flux, generation, images, words, self._seen, annotated, size, seed)
                 latents = denoise(prepared, self._loader.tuning.stride, on_step, is_cancelled)
                 pictures.append(Drawn(decode(flux.shared.vae, latents, prepared.rows, prepared.columns), seed))
         if annotated is not None and generation.control is not None and generation.control.is_returned:

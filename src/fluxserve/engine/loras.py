@@ -5,7 +5,6 @@ they were when it is taken off. Each begins with the checkpoint, so that nothing
 drawing costs the same with and without one.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from fluxserve.domain.generation import Lora
+from fluxserve.engine.kept import Kept
 from fluxserve.engine.lora_files import Addition, LoraError, read
 from fluxserve.engine.network import Transformer
 from fluxserve.engine.network.layers import layer_at
@@ -28,10 +28,9 @@ Worn = tuple[str, float]
 
 @dataclass
 class _Wardrobe:
-    """A transformer's: the LoRAs that are kept, the one used last at the end; the one that is on, and the layers that
-    are not as in the checkpoint."""
+    """A transformer's: the LoRAs that are kept, the one that is on, the layers that are not as in the checkpoint."""
 
-    kept: OrderedDict[str, dict[str, Addition]] = field(default_factory=OrderedDict)
+    kept: Kept[str, dict[str, Addition]]
     worn: Worn | None = None
     changed: set[str] = field(default_factory=set)
 
@@ -50,7 +49,7 @@ class Loras:
     @torch.no_grad()
     def put_on(self, own: Own, lora: Lora | None) -> None:
         """Have a member draw with this one and no other. Raises `LoraError`, and then nothing has changed."""
-        wardrobe = self._wardrobes.setdefault(own.transformer, _Wardrobe())
+        wardrobe = self._wardrobes.setdefault(own.transformer, _Wardrobe(Kept(self._most_kept)))
         worn, additions = self._chosen(own, wardrobe, lora)
         if worn == wardrobe.worn and (worn or not wardrobe.changed):
             return
@@ -62,19 +61,16 @@ class Loras:
 
     def kept(self, own: Own) -> int:
         """How many of a member's are loaded."""
-        return len(self._wardrobes.get(own.transformer, _Wardrobe()).kept)
+        wardrobe = self._wardrobes.get(own.transformer)
+        return len(wardrobe.kept) if wardrobe else 0
 
     def _chosen(self, own: Own, wardrobe: _Wardrobe, lora: Lora | None) -> tuple[Worn | None, Mapping[str, Addition]]:
         if lora is None:
             return None, {}
         path = self._find(lora.name)
         version = f"{path}:{path.stat().st_mtime_ns}"  # a file that was replaced is another LoRA
-        if version not in wardrobe.kept:
-            wardrobe.kept[version] = read(lora.name, path, own.checkpoint)
-        wardrobe.kept.move_to_end(version)
-        if len(wardrobe.kept) > self._most_kept:
-            wardrobe.kept.popitem(last=False)
-        return (version, lora.strength), wardrobe.kept[version]
+        additions = wardrobe.kept.get(version, lambda: read(lora.name, path, own.checkpoint))
+        return (version, lora.strength), additions
 
 
 def _fill(own: Own, name: str, addition: Addition | None, strength: float) -> None:

@@ -5,9 +5,11 @@ from io import BytesIO
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from fluxserve.engine.png import Pixels, decode_png
+from fluxserve.engine.transfer import to_device
 
 
 def picture_of(png: bytes, size: tuple[int, int]) -> torch.Tensor:
@@ -31,17 +33,19 @@ def picture_from(pixels: Pixels) -> torch.Tensor:
     return picture
 
 
-def encode_picture(
-    vae: AutoencoderKL,
-    picture: torch.Tensor,
-    generator: torch.Generator | None,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    """Latents of `picture`, (1, channels, 2 * rows, 2 * columns).
+def look(
+    vae: AutoencoderKL, picture: torch.Tensor, device: torch.device, dtype: torch.dtype
+) -> DiagonalGaussianDistribution:
+    """The autoencoder's posterior of a picture, (1, 3, height, width) in -1..1."""
+    posterior: DiagonalGaussianDistribution = vae.encode(to_device(picture.to(dtype), device)).latent_dist
+    return posterior
 
-    `generator` draws them from the autoencoder's posterior; without one they are its likeliest."""
-    posterior = vae.encode(picture.to(device, dtype)).latent_dist
+
+def latents_of(
+    vae: AutoencoderKL, posterior: DiagonalGaussianDistribution, generator: torch.Generator | None
+) -> torch.Tensor:
+    """Latents, (1, channels, 2 * rows, 2 * columns), that `generator` draws from the posterior; without one they are
+    its likeliest."""
     drawn: torch.Tensor = posterior.mode() if generator is None else posterior.sample(generator)
     latents: torch.Tensor = (drawn - vae.config.shift_factor) * vae.config.scaling_factor
     return latents

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fluxserve.engine.decode import to_levels
 from fluxserve.engine.latents import unpack
-from fluxserve.engine.pictures import encode_picture, picture_from
+from fluxserve.engine.pictures import latents_of, look, picture_from
 from fluxserve.engine.png import Pixels, encode_png
 
 CARD_SIDE = 256
@@ -56,7 +56,7 @@ class Previews:
 def fit(vae: AutoencoderKL) -> Projection:
     """The projection that is best for the test card: the same each time, and no generator is drawn from."""
     shown = picture_from(card())
-    latents = encode_picture(vae, shown, None, vae.device, vae.dtype)
+    latents = latents_of(vae, look(vae, shown, vae.device, vae.dtype), None)
     _, _, height, width = latents.shape
     colours = F.adaptive_avg_pool2d(shown, (height, width))
     # gelsd, which only CPUs have, bears channels that say the same as others.

@@ -4,11 +4,11 @@ As FLUX does it: T5 reads the prompt padded to the model's fixed length, and wit
 padding is part of the picture; CLIP gives one vector for the whole prompt. Longer prompts are cut.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 
+from fluxserve.engine.kept import Kept
 from fluxserve.engine.plan import PROMPTS_KEPT
 from fluxserve.engine.weights import Flux
 
@@ -38,20 +38,11 @@ class TextEncoder:
     """Encodes prompts; the `most_kept` used last are remembered."""
 
     def __init__(self, most_kept: int = PROMPTS_KEPT) -> None:
-        self._most_kept = most_kept
-        self._kept: OrderedDict[tuple[str, int, str], Embeddings] = OrderedDict()
+        self._kept: Kept[tuple[str, int, str], Embeddings] = Kept(most_kept)
 
     def encode(self, flux: Flux, prompt: str) -> Embeddings:
         key = (flux.row.shared, flux.row.prompt_tokens, prompt)
-        if key not in self._kept:
-            self._kept[key] = Embeddings(
-                sequence=_sequence(flux, prompt),
-                pooled=_pooled(flux, prompt),
-            )
-        self._kept.move_to_end(key)
-        if len(self._kept) > self._most_kept:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        return self._kept.get(key, lambda: Embeddings(_sequence(flux, prompt), _pooled(flux, prompt)))
 
 
 def _sequence(flux: Flux, prompt: str) -> torch.Tensor:

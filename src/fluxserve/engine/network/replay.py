@@ -4,11 +4,11 @@ At 512x512 and below a GPU is done with a kernel before the next one is launched
 not values: what a step is shown is copied to where the graph looks, and weights may change in place, as LoRAs do it.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 
+from fluxserve.engine.kept import Kept
 from fluxserve.engine.network.transformer import Residuals, Transformer
 from fluxserve.engine.network.trunk import Told
 
@@ -34,7 +34,7 @@ class Replays:
 
     def __init__(self, transformer: Transformer) -> None:
         self._transformer = transformer
-        self._recordings: OrderedDict[Key, _Recording] = OrderedDict()
+        self._recordings: Kept[Key, _Recording] = Kept(MOST_KEPT)
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(
@@ -43,22 +43,14 @@ class Replays:
         if tokens.shape[1] > MOST_TOKENS or residuals.doubles or residuals.singles:
             answer: torch.Tensor = self._transformer(tokens, told, step, residuals, answered)
             return answer
-        recording = self._recording(tokens, told, answered)
+        key = (tokens.shape[1], told.words.shape[1], answered)
+        recording = self._recordings.get(key, lambda: self._record(tokens, told, answered))
         recording.tokens.copy_(tokens)
         recording.told.words.copy_(told.words)
         recording.told.table.copy_(told.table)
         recording.told.modulation[0].copy_(told.modulation[step])
         recording.graph.replay()
         return recording.answer.clone()
-
-    def _recording(self, tokens: torch.Tensor, told: Told, answered: int) -> _Recording:
-        key = (tokens.shape[1], told.words.shape[1], answered)
-        if key not in self._recordings:
-            self._recordings[key] = self._record(tokens, told, answered)
-        self._recordings.move_to_end(key)
-        if len(self._recordings) > MOST_KEPT:
-            self._recordings.popitem(last=False)
-        return self._recordings[key]
 
     def _record(self, tokens: torch.Tensor, told: Told, answered: int) -> _Recording:
         shown = tokens.clone()

@@ -4,8 +4,8 @@
 
 The plan is the engine's own, for the card's memory less what a driver takes. The time is that of the products of all
 computed steps, T5 and the autoencoder at half of the dense rate that the card's maker names, which is what others have
-measured of a compiled FLUX.1; what else is moved or waited for is not in it. A figure that `flux_full` measured beats one
-from here.
+measured of a compiled FLUX.1; what else is moved or waited for is not in it. A figure that `flux_full` measured beats
+one from here.
 """
 
 import argparse

@@ -20,6 +20,7 @@ from fluxserve.engine.preview import Previews
 from fluxserve.engine.safety import FlaggedError, Safety
 from fluxserve.engine.seen import Seen
 from fluxserve.engine.text import TextEncoder
+from fluxserve.engine.tuning import attending
 from fluxserve.engine.weights import Flux, Loader
 
 Preview = Callable[[], bytes]
@@ -92,7 +93,7 @@ class Engine:
             preview = partial(look, seed, estimate) if generation.previews else partial(small, estimate)
             on_progress(len(pictures) * steps + step, generation.count * steps, preview)
 
-        with torch.inference_mode():
+        with attending(self._loader.tuning), torch.inference_mode():
             words = encode(self._encoder, flux, generation.kind)
             annotated = self._annotated(generation.control, images, size)
             for seed in generation.seeds:

@@ -164,8 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         cuts = self.site.cuts.get(path)
         part = data[: cuts.pop(0)] if cuts else data
+        self.site.sent[path] += len(part)  # before whoever has it all may ask
         self.wfile.write(part)
-        self.site.sent[path] += len(part)
         if len(part) < len(data):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -17,6 +17,7 @@ GPU: it shows that all of this runs, and no figure of it says anything about FLU
 
 import argparse
 import gc
+import math
 import statistics
 import sys
 import tempfile
@@ -124,9 +125,13 @@ def main() -> None:
             if member == "dev":
                 errors = bench.errors_of_a_step()
             for case in (case for case in CASES if case.member == member):
-                side = round(case.side * world.size.scale)
-                reduced = replace(case, steps=min(case.steps, chosen.most_steps), side=side)
-                figures += bench.figures(reduced, sides, chosen.rounds)
+                scaled = replace(
+                    case,
+                    steps=min(case.steps, chosen.most_steps),
+                    side=round(case.side * world.size.scale),
+                    at_once=math.ceil(case.at_once * world.size.scale),
+                )
+                figures += bench.figures(scaled, sides, chosen.rounds)
             del bench
             _let_go(device)
     name = "flux_full" if chosen.size == "full" else f"flux_full_{chosen.size}"

@@ -28,12 +28,12 @@ def test_first_picture_draws_the_same_pictures_on_both_sides(tmp_path: Path) -> 
 
 
 def test_flux_full_draws_every_case_on_every_side(tmp_path: Path) -> None:
-    small = ("--size", "small", "--device", "cpu", "--rounds", "1", "--most-steps", "2", "--sides", "plain,exact,half")
+    small = ("--size", "small", "--device", "cpu", "--rounds", "1", "--most-steps", "2", "--sides", "plain,half")
     result = run("flux_full", tmp_path, *small, writes="flux_full_small")
 
     cases = ("schnell", "schnell, 16 waiting", "dev", "dev, 512x512, 8 at once", "dev + LoRA", "dev + ControlNet")
     assert [(row["case"], row["side"]) for row in result["figures"]] == [
-        (case, side) for case in (*cases, "kontext", "fill") for side in ("plain", "exact", "half")
+        (case, side) for case in (*cases, "kontext", "fill") for side in ("plain", "half")
     ]
     assert all(0 < row["s without PNG"] < row["s"] for row in result["figures"])
     assert "the CPU, size small" in result["notes"][0]

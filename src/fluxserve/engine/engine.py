@@ -19,6 +19,7 @@ from fluxserve.engine.png import Pixels
 from fluxserve.engine.preview import Previews
 from fluxserve.engine.safety import FlaggedError, Safety
 from fluxserve.engine.text import TextEncoder
+from fluxserve.engine.tuning import attending
 from fluxserve.engine.weights import Flux, Loader
 
 Preview = Callable[[], bytes]
@@ -90,7 +91,7 @@ class Engine:
             preview = partial(look, seed, estimate) if generation.previews else partial(small, estimate)
             on_progress(len(pictures) * steps + step, generation.count * steps, preview)
 
-        with torch.inference_mode():
+        with torch.inference_mode(), attending(self._loader.tuning):
             words = encode(self._encoder, flux, generation.kind)
             annotated = self._annotated(generation.control, images, size)
             for seed in generation.seeds:

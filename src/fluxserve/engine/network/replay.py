@@ -71,7 +71,7 @@ class Replays:
                     self._transformer(shown, held, 0, Residuals(), answered)
             torch.cuda.current_stream().wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
-            # Else what another thread asks of the GPU meanwhile, as the one that finishes pictures does, would end both.
+            # Else what another thread, the one that finishes pictures, asks of the GPU meanwhile would end both.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 answer = self._transformer(shown, held, 0, Residuals(), answered)
         return _Recording(graph, shown, held, answer)

@@ -107,7 +107,7 @@ def allocated(device: torch.device) -> int:
 
 
 def build_larger(folder: Path, mini_folder: Path) -> None:
-    """A member of the untaught family with four hundred megabytes of weights in float32."""
+    """A member of the untaught family with five hundred megabytes of weights in float32."""
     (folder / "shared").symlink_to(mini_folder / "shared")
     FluxTransformer2DModel(
         in_channels=family.CHANNELS, num_layers=2, num_single_layers=3, attention_head_dim=128, num_attention_heads=8,
@@ -124,7 +124,7 @@ def test_when_memory_runs_out_the_job_is_drawn_by_the_smaller_plan(
     engine = engine_of(Loader({"dev": family.MEMBERS["dev"]}, Sources(tmp_path), gpu, plans, Tuning(replays=True)))
     worker = Worker(Line(BytesIO(), BytesIO()))
     torch.cuda.empty_cache()
-    most = torch.cuda.memory_reserved(gpu) + 300 * MB
+    most = torch.cuda.memory_reserved(gpu) + 400 * MB
     torch.cuda.set_per_process_memory_fraction(most / torch.cuda.get_device_properties(gpu).total_memory, gpu)
     try:
         pictures = worker._drawn(engine, Job("1", CAT, {}), lambda *_: None)
@@ -132,8 +132,6 @@ def test_when_memory_runs_out_the_job_is_drawn_by_the_smaller_plan(
         (before,), (again,) = ([each.pixels for each in pictures], drawn(engine, CAT))
         assert np.array_equal(before, again)
         assert torch.cuda.memory_reserved(gpu) <= most
-        torch.cuda.set_per_process_memory_fraction(0.0, gpu)  # there is no smaller plan after that
-        with pytest.raises(MemoryError, match="no smaller plan"):
-            worker._drawn(engine, Job("2", replace(CAT, width=1024, height=1024), {}), lambda *_: None)
+        assert not engine.shrink()  # there is no smaller one
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, gpu)

@@ -71,11 +71,15 @@ def test_a_wish_to_cancel_is_heeded_within_two_steps(loader_of: LoaderOf, cat: G
 def test_pixels_that_arrive_are_those_that_were_sent(device: torch.device, side: int) -> None:
     generator = torch.Generator().manual_seed(side)
     expected = torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8)
+    # Memory that it may fetch from by itself is asked for, which may take as long as it computes; then it is kept.
+    first = [Arriving(to_device(expected, device)) for _ in range(4)]
+    assert all((pixels() == expected.numpy()).all() for pixels in first)
+    del first
     arriving = []
     for turn in range(4):
         levels = to_device(expected, device)
         if device.type == "cuda":
-            sleep(LONG // 10)
+            sleep(LONG)
         levels = levels + turn  # made only after that
         arriving.append(Arriving(levels))
         if device.type == "cuda":

@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.set-up
 
-.PHONY: run setup test check format ci nightly bench
+.PHONY: run setup test check format ci nightly bench gpu
 
 run: setup  ## set everything up and serve on http://127.0.0.1:8000
 	$(BIN)/fluxserve serve
@@ -46,3 +46,6 @@ bench: setup  ## every benchmark, each beside what it is measured against
 	$(BIN)/python -m benchmarks.lora_switch
 	$(BIN)/python -m benchmarks.queue
 	$(BIN)/python -m benchmarks.relay
+
+gpu: setup  ## what only a GPU can show: its tests, then FLUX.1 at full size beside plain diffusers
+	PYTHON=$(BIN)/python benchmarks/gpu.sh

@@ -16,6 +16,7 @@ GPU: it shows that all of this runs, and no figure of it says anything about FLU
 """
 
 import argparse
+import functools
 import gc
 import math
 import statistics
@@ -41,19 +42,17 @@ from diffusers import (
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks.random_flux import SIZES, Ready, World, checkpoint_of, ours, scheduler_of
+from benchmarks.random_flux import SIZES, World, around, checkpoint_of, our_control, ours, scheduler_of
 from benchmarks.results import RESULTS, Result, this_machine
-from fluxserve.domain.catalog import FAMILIES, AnnotatorWeights
+from fluxserve.domain.catalog import FAMILIES
 from fluxserve.domain.generation import Control, Edit, Generation, Inpaint, Kind, Lora, TextToImage
 from fluxserve.domain.speeds import SPEEDS
-from fluxserve.engine.annotators import Annotators
-from fluxserve.engine.engine import Engine
 from fluxserve.engine.latents import positions
 from fluxserve.engine.loras import Loras
 from fluxserve.engine.network import Keeping, Precision, Residuals, Shape, Transformer
 from fluxserve.engine.png import decode_png, encode_png
-from fluxserve.engine.sources import Sources
 from fluxserve.engine.tuning import Tuning, attending, tuned
+from fluxserve.engine.weights import Flux
 
 TOKENIZERS = Path(__file__).parents[1] / "models" / "mini" / "shared"
 FLOOR = 790e12  # products a second, twice the multiplications
@@ -119,10 +118,10 @@ def main() -> None:
     members, sides = chosen.members.split(","), chosen.sides.split(",")
     figures: list[dict[str, Any]] = []
     errors: dict[str, float] = {}
-    with attending(tuning), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         for member in members:
             bench = Bench(world, member, tuning, Path(folder))
-            if member == "dev":
+            if member == "dev":  # before anything else: in float32 it takes the room of two
                 errors = bench.errors_of_a_step()
             for case in (case for case in CASES if case.member == member):
                 scaled = replace(
@@ -165,10 +164,12 @@ class Bench:
         self._member = member
         self._tuning = tuning
         self._theirs = world.transformer(member)
-        self._control = world.control() if member == "dev" else None
-        self._shared = world.shared()
+        # Made when they are first needed, for the room that is left before.
+        self._shared = functools.cache(world.shared)
+        self._control = functools.cache(world.control)
         self._lora = folder / "lora.safetensors"
-        self._engines: dict[str, Engine] = {}
+        self._loras = Loras(lambda _name: self._lora)  # one for all: sides share networks
+        self._drawn_with: dict[str, Flux] = {}
         self._random = np.random.default_rng(0)
         if member == "dev":
             save_file(_random_lora(checkpoint_of(self._theirs).shape), self._lora)
@@ -176,7 +177,7 @@ class Bench:
     def figures(self, case: Case, sides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         drawing: dict[str, Draw] = {}
         for side in sides:
-            drawing[side] = self._plain(case) if side == "plain" else self._ours(side)
+            drawing[side] = self._plain(case) if side == "plain" else self._ours(case, side)
         taken: dict[str, list[Taken]] = {side: [] for side in sides}
         of_one: dict[str, list[float]] = {side: [] for side in sides}
         for turn in range(rounds + 1):
@@ -244,11 +245,11 @@ class Bench:
     # ------------------------------------------------------------ the two sides
 
     def _plain(self, case: Case) -> Draw:
-        shared, networks = self._shared, dict[str, Any]()
+        shared, networks = self._shared(), dict[str, Any]()
         kinds: dict[str, type[DiffusionPipeline]] = {"edit": FluxKontextPipeline, "fill": FluxFillPipeline}
         kind = kinds.get(case.member, FluxPipeline)
         if case.has_control:
-            kind, networks = FluxControlNetPipeline, {"controlnet": self._control}
+            kind, networks = FluxControlNetPipeline, {"controlnet": self._control()}
         pipeline = kind(
             transformer=self._theirs, scheduler=scheduler_of(case.member), vae=shared.vae, text_encoder=shared.clip,
             tokenizer=shared.clip_tokenizer, text_encoder_2=shared.t5, tokenizer_2=shared.t5_tokenizer, **networks,
@@ -283,10 +284,9 @@ class Bench:
 
         return draw
 
-    def _ours(self, side: str) -> Draw:
-        if side not in self._engines:
-            self._engines[side] = self._engine(side)
-        engine = self._engines[side]
+    def _ours(self, case: Case, side: str) -> Draw:
+        tuning = replace(self._tuning, stride=SPEEDS["fast"].stride if side == "half" else 1)
+        engine = around(self._flux("fp8" if side == "half" else side, case.has_control), tuning, self._loras)
 
         def draw(generations: Sequence[Generation]) -> Taken:
             images = _images(generations[0].width)
@@ -309,15 +309,28 @@ class Bench:
 
         return draw
 
-    def _engine(self, side: str) -> Engine:
+    def _flux(self, side: str, has_control: bool) -> Flux:
+        """What "exact" or "fp8" draws with."""
         precision: Precision = "whole" if side == "exact" else "fp8"
-        tuning = replace(self._tuning, stride=SPEEDS["fast"].stride if side == "half" else 1)
-        if side == "half" and "fp8" in self._engines:  # the same networks
-            flux = self._engines["fp8"]._loader._flux  # type: ignore[attr-defined]
-        else:
-            flux = ours(self._member, self._theirs, self._control, self._shared, precision, tuning)
-        annotators = Annotators(AnnotatorWeights("", "", ""), Sources(Path()), self._world.device)
-        return Engine(Ready(flux, tuning), Loras(lambda _name: self._lora), annotators, safety=None)
+        if side not in self._drawn_with:
+            flux = ours(self._member, self._theirs, self._shared(), precision, self._tuning)
+            self._drawn_with[side] = self._sharing(flux)
+        flux = self._drawn_with[side]
+        if has_control and flux.control is None:
+            flux = replace(flux, control=our_control(self._control(), precision, self._tuning))
+            self._drawn_with[side] = self._sharing(flux)
+        return self._drawn_with[side]
+
+    def _sharing(self, flux: Flux) -> Flux:
+        """The same, with the modulation that another side has already: it is in bfloat16 on all, and a quarter of the
+        weights. A card of 80 GB holds all sides with their control networks only so."""
+        for other in self._drawn_with.values():
+            if other.own is not flux.own:
+                flux.own.transformer.trunk.modulation = other.own.transformer.trunk.modulation
+            if flux.control is not None and other.control is not None:
+                flux.control.trunk.modulation = other.control.trunk.modulation
+        _let_go(flux.device)
+        return flux
 
     # ------------------------------------------------------------ how near they come
 
@@ -350,7 +363,8 @@ class Bench:
                 network.trunk.compile_blocks()
             of_words, of_all = words.to(keeping.dtype), pooled.to(keeping.dtype)
             told = network.trunk.tell(of_words, of_all, torch.tensor([500.0]), GUIDANCE, positions(side, side))
-            answer = network(tokens.to(keeping.dtype), told, 0, Residuals(), side * side)
+            with attending(self._tuning):
+                answer = network(tokens.to(keeping.dtype), told, 0, Residuals(), side * side)
             answers[name] = answer.float()
             del network, told
             _let_go(device)

@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import cpu_offload
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxControlNetModel, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from fluxserve.domain.catalog import FAMILIES
+from fluxserve.domain.catalog import FAMILIES, AnnotatorWeights
 from fluxserve.domain.generation import Generation
+from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.checkpoint import Checkpoint, SafeTensors
+from fluxserve.engine.engine import Engine
+from fluxserve.engine.loras import Loras
 from fluxserve.engine.network import ControlNetwork, Keeping, Precision, Replays, Shape, Transformer
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.tuning import Tuning
-from fluxserve.engine.weights import SCHEDULES, Flux, Loader, Own, Shared
+from fluxserve.engine.weights import SCHEDULES, Flux, Loader, Own, Shared, work_in_tiles
 
 SPREAD = 0.02  # of the weights: as networks of this kind begin
 FILL_CHANNELS = 384
@@ -68,30 +72,36 @@ SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One size of everything, on one device and in one type. What it makes is random, and the same each time."""
+    """One size of everything, on one device and in one type. What it makes is random, and the same each time; or it
+    has whatever numbers were in memory, which takes no time, where only room is asked for."""
 
     size: Size
     tokenizers: Path
     device: torch.device
     dtype: torch.dtype
+    is_random: bool = True
 
     def transformer(self, member: str) -> FluxTransformer2DModel:
         more: dict[str, Any] = {"guidance_embeds": member != "schnell"}
         if member == "fill":
             more |= {"in_channels": FILL_CHANNELS, "out_channels": 64}
-        return self._random(functools.partial(FluxTransformer2DModel, **{**self.size.transformer, **more}))
+        return self._made(functools.partial(FluxTransformer2DModel, **{**self.size.transformer, **more}))
 
     def control(self) -> FluxControlNetModel:
-        return self._random(functools.partial(FluxControlNetModel, **self.size.control))
+        return self._made(functools.partial(FluxControlNetModel, **self.size.control))
 
-    def shared(self) -> Shared:
-        t5 = T5Config(feed_forward_proj="gated-gelu", vocab_size=32128, **self.size.t5)
+    def t5(self) -> T5EncoderModel:
+        config = T5Config(feed_forward_proj="gated-gelu", vocab_size=32128, **self.size.t5)
+        return self._made(functools.partial(T5EncoderModel, config))
+
+    def shared(self, t5: T5EncoderModel | None = None) -> Shared:
+        """With that encoder, or one of its own."""
         clip_tokenizer = CLIPTokenizer.from_pretrained(self.tokenizers, subfolder="tokenizer")
         clip = CLIPTextConfig(
             vocab_size=49408, bos_token_id=clip_tokenizer.bos_token_id, eos_token_id=clip_tokenizer.eos_token_id,
             pad_token_id=clip_tokenizer.pad_token_id, **self.size.clip,
         )  # fmt: skip
-        vae = self._random(functools.partial(
+        vae = self._made(functools.partial(
             AutoencoderKL, block_out_channels=self.size.vae, down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, latent_channels=16, norm_num_groups=32,
             scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False,
@@ -99,13 +109,13 @@ class World:
         vae.to(memory_format=torch.channels_last)
         return Shared(
             vae=vae,
-            clip=self._random(functools.partial(CLIPTextModel, clip)),
+            clip=self._made(functools.partial(CLIPTextModel, clip)),
             clip_tokenizer=clip_tokenizer,
-            t5=self._random(functools.partial(T5EncoderModel, t5)),
+            t5=t5 or self.t5(),
             t5_tokenizer=T5Tokenizer.from_pretrained(self.tokenizers, subfolder="tokenizer_2"),
         )
 
-    def _random(self, make: "functools.partial[Network]") -> Network:
+    def _made(self, make: "functools.partial[Network]") -> Network:
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
         try:
@@ -114,17 +124,21 @@ class World:
         finally:
             torch.set_default_dtype(before)
         network.to_empty(device=self.device)
-        generator = torch.Generator(self.device).manual_seed(0)
-        with torch.no_grad():
-            for name, weight in network.named_parameters():
-                if weight.ndim == 1 and name.endswith("weight"):
-                    weight.fill_(1)  # a norm's gain
-                else:
-                    weight.normal_(0, SPREAD, generator=generator)
-            for name, held in network.named_buffers():
-                if name.endswith("position_ids"):
-                    held.copy_(torch.arange(held.shape[-1]))
+        if self.is_random:
+            self._fill(network)
+        for name, held in network.named_buffers():
+            if name.endswith("position_ids"):
+                held.copy_(torch.arange(held.shape[-1]))
         return network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def _fill(self, network: torch.nn.Module) -> None:
+        generator = torch.Generator(self.device).manual_seed(0)
+        for name, weight in network.named_parameters():
+            if weight.ndim == 1 and name.endswith("weight"):
+                weight.fill_(1)  # a norm's gain
+            else:
+                weight.normal_(0, SPREAD, generator=generator)
 
 
 def scheduler_of(member: str) -> FlowMatchEulerDiscreteScheduler:
@@ -149,29 +163,49 @@ class Ready(Loader):
         return self._flux
 
 
-def ours(
-    member: str,
-    theirs: FluxTransformer2DModel,
-    control: FluxControlNetModel | None,
-    shared: Shared,
-    precision: Precision,
-    tuning: Tuning,
-) -> Flux:
-    """Our networks, filled from diffusers' and kept so."""
-    device, dtype = shared.vae.device, shared.vae.dtype
+def ours(member: str, theirs: FluxTransformer2DModel, shared: Shared, precision: Precision, tuning: Tuning) -> Flux:
+    """Our transformer, filled from diffusers' and kept so."""
+    keeping = Keeping(shared.vae.device, shared.vae.dtype, precision)
+    return _flux(member, checkpoint_of(theirs), shared, keeping, tuning)
+
+
+def our_control(theirs: FluxControlNetModel, precision: Precision, tuning: Tuning) -> ControlNetwork:
+    """Our control network, filled from diffusers' and kept so."""
     checkpoint = checkpoint_of(theirs)
-    transformer = Transformer(checkpoint.shape, Keeping(device, dtype, precision))
-    checkpoint.fill(transformer)
-    network = None
-    if control is not None:
-        of_control = checkpoint_of(control)
-        network = ControlNetwork(of_control.shape, Keeping(device, dtype, precision))
-        of_control.fill(network)
+    network = ControlNetwork(checkpoint.shape, Keeping(theirs.device, theirs.dtype, precision))
+    checkpoint.fill(network)
     if tuning.compiles:
-        for each in (transformer, network):
-            if each is not None:
-                each.trunk.compile_blocks()
+        network.trunk.compile_blocks()
+    return network
+
+
+def engine_of(world: World, member: str, plan: Plan, tuning: Tuning) -> Engine:
+    """One that is kept as a plan says, as a loader does it, with whatever numbers."""
+    here, host = (replace(world, device=on, is_random=False) for on in (world.device, torch.device("cpu")))
+    t5 = None
+    if plan.t5 == "host":
+        t5 = host.t5()
+        cpu_offload(t5, execution_device=world.device)
+    shared = here.shared(t5)
+    if plan.is_tiled:
+        work_in_tiles(shared.vae)
+    keeping = Keeping(shared.vae.device, plan.dtype, plan.precision, plan.modulation == "host")
+    flux = _flux(member, checkpoint_of(host.transformer(member)), shared, keeping, tuning)
+    return around(flux, tuning, Loras(Path))
+
+
+def around(flux: Flux, tuning: Tuning, loras: Loras) -> Engine:
+    """An engine of one member."""
+    annotators = Annotators(AnnotatorWeights("", "", ""), Sources(Path()), flux.device)
+    return Engine(Ready(flux, tuning), loras, annotators, safety=None)
+
+
+def _flux(member: str, checkpoint: Checkpoint, shared: Shared, keeping: Keeping, tuning: Tuning) -> Flux:
+    transformer = Transformer(checkpoint.shape, keeping)
+    checkpoint.fill(transformer)
+    if tuning.compiles:
+        transformer.trunk.compile_blocks()
     own = Own(transformer, Replays(transformer) if tuning.replays else transformer, checkpoint, scheduler_of(member))
     # Drawn and shown at the asked size, whatever that is.
     row = replace(FAMILIES["flux1"][member], native_pixels=None, reference_sizes=())
-    return Flux(row, own, shared, device, dtype, control=network)
+    return Flux(row, own, shared, keeping.device, keeping.dtype)

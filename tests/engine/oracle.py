@@ -43,19 +43,19 @@ class Oracle:
 
 
 @functools.cache
-def transformer_of(folder: Path, dtype: torch.dtype) -> FluxTransformer2DModel:
+def transformer_of(folder: Path, dtype: torch.dtype, device: torch.device) -> FluxTransformer2DModel:
     """diffusers' own network over the files that ours was filled from."""
-    return FluxTransformer2DModel.from_pretrained(folder, dtype=dtype)
+    return FluxTransformer2DModel.from_pretrained(folder, dtype=dtype).to(device)
 
 
 @functools.cache
-def control_of(folder: Path) -> FluxControlNetModel:
-    return FluxControlNetModel.from_pretrained(folder, dtype=torch.float32)
+def control_of(folder: Path, dtype: torch.dtype, device: torch.device) -> FluxControlNetModel:
+    return FluxControlNetModel.from_pretrained(folder, dtype=dtype).to(device)
 
 
 def pipeline_of(flux: Flux, kind: type[DiffusionPipeline] = FluxPipeline, **more: object) -> DiffusionPipeline:
     pipeline = kind(
-        transformer=transformer_of(flux.own.checkpoint.path, flux.dtype),
+        transformer=transformer_of(flux.own.checkpoint.path, flux.dtype, flux.device),
         scheduler=copy.deepcopy(flux.own.scheduler),
         vae=flux.shared.vae,
         text_encoder=flux.shared.clip,
@@ -75,7 +75,9 @@ def draw(
     width, height = drawing_size(flux.row, generation.width, generation.height)
     oracle = _oracle(flux, generation, images or {}, (width, height))
     family = flux.own.checkpoint.path.parents[1]
-    networks = {"controlnet": control_of(family / "control")} if generation.control else {}
+    networks = {}
+    if generation.control:
+        networks = {"controlnet": control_of(family / "control", flux.dtype, flux.device)}
     answer: torch.Tensor = pipeline_of(flux, oracle.pipeline, **networks)(
         width=width,
         height=height,

@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fluxserve.domain.generation import LARGEST_SEED, Generation, TextToImage
 from fluxserve.engine.denoise import StoppedError
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.finish import Drawn
+from fluxserve.engine.tuning import BACKENDS, Tuning
 from fluxserve.engine.weights import Flux
 from tests.engine import oracle
 
@@ -65,3 +67,17 @@ def test_any_prompt_gives_a_picture(engine: Engine, circle: Generation, prompt: 
     (drawn,) = draw(engine, replace(circle, kind=TextToImage(prompt), steps=1))
     assert drawn.pixels.shape == (256, 256, 3)
     assert drawn.pixels.dtype == np.uint8
+
+
+def test_while_it_draws_attention_goes_by_the_tuning(
+    engine: Engine, circle: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._loader, "tuning", Tuning(backends=(BACKENDS["math"],)))
+    allowed: list[bool] = []
+
+    def note(*_: object) -> None:
+        allowed.append(torch.backends.cuda.flash_sdp_enabled())  # type: ignore[no-untyped-call]
+
+    engine.generate(circle, {}, note, lambda: False)
+    note()
+    assert allowed == [False, False, True]

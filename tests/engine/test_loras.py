@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from fluxserve.domain.generation import Generation, Lora
 from fluxserve.engine.lora_files import LoraError
 from fluxserve.engine.loras import Loras, finder
+from fluxserve.engine.network import Precision
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Flux, Loader
@@ -147,6 +148,19 @@ def test_taken_off_it_leaves_no_trace(loras: Loras, dev: Flux, drawing: Generati
     loras.put_on(dev.own, None)
     assert torch.equal(our_latents(dev, drawing), before)
     assert not torch.equal(with_it, before)
+
+
+@pytest.mark.parametrize("precision", ["whole", "fp8"])
+def test_taken_off_with_a_spare_copy_it_leaves_no_trace(mini_folder: Path, loras: Loras, precision: Precision) -> None:
+    """The copy is in the network's type, the file in another."""
+    plan = Plan(torch.bfloat16, precision)
+    own = Loader(family.MEMBERS, Sources(mini_folder), torch.device("cpu"), [plan]).load("dev").own
+    before = {name: weight.clone() for name, weight in own.transformer.named_parameters()}
+    own.checkpoint.keep_on(torch.device("cpu"), torch.bfloat16)
+    for lora in (Lora("diffusers", 1.0), None):
+        loras.put_on(own, lora)
+        same = [torch.equal(weight, before[name]) for name, weight in own.transformer.named_parameters()]
+        assert all(same) is (lora is None)
 
 
 def test_only_the_last_one_put_on_is_on(loras: Loras, dev: Flux, drawing: Generation) -> None:

@@ -64,7 +64,9 @@ class Checkpoint:
             for part in self.parts.values():
                 layer = layer_at(network, part.path)
                 device = layer.weight.device
-                layer.fill(part.first, self.weight(part, device), self.bias(part, device))
+                # In the network's type first, as a spare copy is: a layer is the same, wherever it is filled from.
+                weight = self.weight(part, device).to(layer.bias.dtype)
+                layer.fill(part.first, weight, self.bias(part, device))
             for gain in self.gains:
                 self._copy(self._gain_key(gain), network.get_parameter(gain.path))
             if self.shape.modes:

@@ -18,7 +18,7 @@ from fluxserve.domain.device import Device, dump
 
 FP8_SINCE = (8, 9)  # NVIDIA's compute capability
 BFLOAT16_SINCE = (8, 0)
-FP8_OF_AMD = ("gfx94", "gfx95", "gfx120")
+FP8_OF_AMD = ("gfx95", "gfx120")  # gfx94 has another e4m3
 BFLOAT16_OF_CPUS = {"amx_bf16", "avx512_bf16", "bf16"}  # flags in /proc/cpuinfo; the last is ARM's
 
 

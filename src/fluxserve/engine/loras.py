@@ -78,7 +78,8 @@ def _fill(own: Own, name: str, addition: Addition | None, strength: float) -> No
     checkpoint, part = own.checkpoint, own.checkpoint.parts[name]
     layer = layer_at(own.transformer, part.path)
     device = layer.weight.device
-    weight, bias = checkpoint.weight(part, device), checkpoint.bias(part, device)
+    # A spare copy is on another device than a layer that is kept on the host.
+    weight, bias = checkpoint.weight(part, device).to(device, layer.bias.dtype), checkpoint.bias(part, device)
     if addition is not None:
         weight = weight.float() + addition.weight(device, strength)
         if addition.bias is not None:

@@ -10,6 +10,7 @@ import torch
 
 from fluxserve.engine.kept import Kept
 from fluxserve.engine.plan import PROMPTS_KEPT
+from fluxserve.engine.transfer import to_device
 from fluxserve.engine.weights import Flux
 
 CLIP_TOKENS = 77
@@ -50,7 +51,7 @@ def _sequence(flux: Flux, prompt: str) -> torch.Tensor:
     tokens = shared.t5_tokenizer(
         prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
-    hidden: torch.Tensor = shared.t5(tokens.to(flux.device)).last_hidden_state
+    hidden: torch.Tensor = shared.t5(to_device(tokens, flux.device)).last_hidden_state
     return hidden
 
 
@@ -59,5 +60,5 @@ def _pooled(flux: Flux, prompt: str) -> torch.Tensor:
     tokens = shared.clip_tokenizer(
         prompt, padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids
-    pooled: torch.Tensor = shared.clip(tokens.to(flux.device)).pooler_output
+    pooled: torch.Tensor = shared.clip(to_device(tokens, flux.device)).pooler_output
     return pooled

@@ -24,7 +24,7 @@ class Arriving:
             self._levels = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
             self._levels.copy_(levels, non_blocking=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(levels.device))  # the current device may be another
         else:
             self._levels = levels.cpu()
 
@@ -40,15 +40,15 @@ class Lead:
     """Holds the host to a lead of one step: a caller's wish to cancel, and what is told of progress, are of now."""
 
     def __init__(self, device: torch.device) -> None:
-        self._is_cuda = device.type == "cuda"
+        self._device = device
         self._begun: deque[torch.cuda.Event] = deque()
 
     def step(self) -> None:
         """Called when a step has been launched."""
-        if not self._is_cuda:
+        if self._device.type != "cuda":
             return
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         self._begun.append(event)
         if len(self._begun) > 1:
             self._begun.popleft().synchronize()

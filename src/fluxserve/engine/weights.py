@@ -275,9 +275,7 @@ class Loader:
         vae = self._network(AutoencoderKL, path, "vae", self.device)
         vae.to(memory_format=torch.channels_last)  # its convolutions are a tenth faster so, on CPUs and GPUs
         if self.plan.is_tiled:
-            vae.enable_tiling()
-            vae.tile_sample_min_size = math.isqrt(TILE)
-            vae.tile_latent_min_size = vae.tile_sample_min_size >> (len(vae.config.block_out_channels) - 1)
+            work_in_tiles(vae)
         is_apart = self.plan.t5 == "host"
         t5 = self._network(T5EncoderModel, path, "text_encoder_2", torch.device("cpu") if is_apart else self.device)
         if is_apart:  # its layers go to the device one after another, and back
@@ -296,6 +294,12 @@ class Loader:
         network.requires_grad_(False)
         torch.nn.Module.to(network, device)
         return network
+
+
+def work_in_tiles(vae: AutoencoderKL) -> None:
+    vae.enable_tiling()
+    vae.tile_sample_min_size = math.isqrt(TILE)
+    vae.tile_latent_min_size = vae.tile_sample_min_size >> (len(vae.config.block_out_channels) - 1)
 
 
 def _scheduler(path: Path, checkpoint: Checkpoint) -> FlowMatchEulerDiscreteScheduler:

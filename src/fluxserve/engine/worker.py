@@ -143,6 +143,8 @@ def build_engine(set_up: SetUp) -> "Engine":
         torch.set_num_threads(set_up.threads)
     rows, sources = FAMILIES[set_up.family], Sources(set_up.mini_folder, set_up.weights_folder)
     device, speed = device_named(set_up.device), SPEEDS[set_up.speed]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # for this thread, which draws: what names no device means the current one
     told = next(each for each in find() if each.name == str(device))
     tuning = tuned(device, speed, set_up.compilation, set_up.attention)
     loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)

@@ -8,12 +8,9 @@ import torch
 from torch._dynamo import config, reset
 from torch._dynamo.utils import counters
 
-from fluxserve.engine.latents import positions
-from fluxserve.engine.network import ControlNetwork, Keeping, Precision, Residuals, Shape, Transformer
-from fluxserve.engine.network.layers import Layer, layer_at
-
-CPU = torch.device("cpu")
-SHAPE = Shape(16, 16, 32, 32, 2, 64, doubles=2, singles=3, takes_guidance=True, axes=(16, 24, 24))
+from fluxserve.engine.network import ControlNetwork, Precision, Transformer
+from fluxserve.engine.network.layers import layer_at
+from tests.engine.network.networks import SHAPE, made, step
 
 
 @pytest.fixture(autouse=True)
@@ -22,38 +19,6 @@ def _anew() -> Iterator[None]:
     counters.clear()
     yield
     reset()
-
-
-Network = Transformer | ControlNetwork
-
-
-def made(kind: type[Network], shape: Shape, precision: Precision, seed: int) -> Network:
-    generator = torch.Generator().manual_seed(seed)
-    network = kind(shape, Keeping(CPU, torch.float32, precision))
-    for path, layer in network.named_modules():
-        if hasattr(layer, "fill"):
-            size = layer.bias.shape[0], _width_in(layer_at(network, path))
-            layer.fill(0, 0.1 * torch.randn(size, generator=generator), torch.randn(size[0], generator=generator))
-    for name, weight in network.named_parameters():
-        if name.endswith("_norm"):
-            weight.fill_(1)
-    return network
-
-
-def _width_in(layer: Layer) -> int:
-    return layer.weight.shape[1] * (2 if layer.weight.dtype == torch.uint8 else 1)
-
-
-def step(network: Network, rows: int, columns: int, words: int, reference: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    places = torch.cat((positions(rows, columns), positions(1, reference, 1)))
-    said, pooled = torch.randn(1, words, 32, generator=generator), torch.randn(1, 32, generator=generator)
-    told = network.trunk.tell(said, pooled, torch.tensor([900.0, 500.0]), 3.5, places)
-    tokens = torch.randn(1, rows * columns + reference, network.trunk.shape.channels_in, generator=generator)
-    if isinstance(network, ControlNetwork):
-        return network.forward(tokens, network.map_in(tokens), told, 1, 0.5).doubles[0]
-    answer: torch.Tensor = network(tokens, told, 1, Residuals(), rows * columns)
-    return answer
 
 
 @pytest.mark.parametrize("precision", ["whole", "fp8", "nf4"])

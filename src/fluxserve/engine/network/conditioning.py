@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fluxserve.engine.network.layers import Keeping, small
 from fluxserve.engine.network.shape import Shape
+from fluxserve.engine.transfer import to_device
 
 WAVES = 256  # that a number is written in
 SLOWEST = 10_000.0
@@ -38,11 +39,11 @@ class Conditioning(nn.Module):
 
     def forward(self, timesteps: torch.Tensor, guidance_scale: float | None, pooled: torch.Tensor) -> torch.Tensor:
         """(steps,) timesteps, 1000 for noise alone, and CLIP's (1, width) -> (steps, width)."""
-        dtype, timesteps = pooled.dtype, timesteps.to(pooled.device)
+        dtype, timesteps = pooled.dtype, to_device(timesteps, pooled.device)
         # Rounded to the network's type before and after the division, as the model was used when it was published.
         told = self.time(waves((timesteps.to(dtype) / 1000) * 1000).to(dtype))
         if self.guidance is not None:
-            strength = torch.tensor([guidance_scale], device=pooled.device).to(dtype) * 1000
+            strength = to_device(torch.tensor([guidance_scale]), pooled.device).to(dtype) * 1000
             told = told + self.guidance(waves(strength).to(dtype))
         return told + self.meaning(pooled)
 

@@ -10,6 +10,7 @@ FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max
 SMALLEST = 1e-12  # for rows of zeros
 MULTIPLIES = (8, 9)  # NVIDIA's compute capability
+OF_AMD = ("gfx95", "gfx120")  # whose capability says nothing; gfx94 has another e4m3
 
 
 class Fp8Linear(nn.Module):
@@ -46,6 +47,9 @@ class Fp8Linear(nn.Module):
 
 def multiplies_eight_bits(device: torch.device) -> bool:
     """Whether its products of e4m3 numbers are faster than others. The CPU's are not, but there they can be tested."""
+    if device.type == "cuda" and torch.version.hip:
+        name: str = torch.cuda.get_device_properties(device).gcnArchName
+        return name.startswith(OF_AMD)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= MULTIPLIES
     return device.type == "cpu"

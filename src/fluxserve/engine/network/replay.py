@@ -55,13 +55,15 @@ class Replays:
     def _record(self, tokens: torch.Tensor, told: Told, answered: int) -> _Recording:
         shown = tokens.clone()
         held = Told(told.words.clone(), told.modulation[:1].clone(), told.table.clone())
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UPS):
-                self._transformer(shown, held, 0, Residuals(), answered)
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            answer = self._transformer(shown, held, 0, Residuals(), answered)
+        with torch.cuda.device(tokens.device):
+            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(WARM_UPS):
+                    self._transformer(shown, held, 0, Residuals(), answered)
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            # Else what another thread, the one that finishes pictures, asks of the GPU meanwhile would end both.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                answer = self._transformer(shown, held, 0, Residuals(), answered)
         return _Recording(graph, shown, held, answer)

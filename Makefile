@@ -46,3 +46,5 @@ bench: setup  ## every benchmark, each beside what it is measured against
 	$(BIN)/python -m benchmarks.lora_switch
 	$(BIN)/python -m benchmarks.queue
 	$(BIN)/python -m benchmarks.relay
+	$(BIN)/python -m benchmarks.speeds
+	$(BIN)/python -m benchmarks.start

@@ -5,22 +5,24 @@
 Every side draws the same held-out scenes of the world that the family was trained on, with the same prompts and seeds,
 each with an engine as a worker makes it. All are in one process and take turns, picture by picture.
 
-    exact           every step computed, in float32
-    fast, fastest   some steps continued from those before, and bfloat16 where the CPU has it
-    N steps         exact, asked for only as many steps as a speed computes: what a user would do instead
+    exact            every step computed, in float32
+    fast, fastest    some steps continued from those before, and bfloat16 where the CPU has it
+    fast, float32    and so on: as on a CPU without bfloat16, so that only skipping tells it from exact
+    N steps          exact, asked for only as many steps as a speed computes: what a user would do instead
 
 A judge says what is right in each picture (see `training.judge`); the last column is how near a picture comes to the
 one that exact draws of the same scene in the same number of steps.
 """
 
 import argparse
+import functools
 import math
 import os
 import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +30,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.results import RESULTS, Result, this_machine
-from fluxserve.domain.catalog import MODELS
+from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS
+from fluxserve.domain.device import Device
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.speeds import SPEEDS, SpeedName
+from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.png import Pixels
-from fluxserve.engine.worker import SetUp, build_engine
+from fluxserve.engine.worker import tiny_picture
 from fluxserve.executors.workers import mini_folder
 
 if TYPE_CHECKING:
@@ -61,12 +65,13 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way to draw a case. Of its `steps` those are computed that the speed does not skip."""
+    """One way to draw a case. Of its `steps` as many are `computed` as the speed does not skip."""
 
     name: str
     speed: SpeedName
     steps: int
     computed: int
+    is_float32: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     chosen = parser.parse_args()
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as in a worker; it must be said before torch is imported
+    keep_freed_memory()
     machine = this_machine()
     from training.evaluate import held_out_prompts, held_out_scenes
 
@@ -127,14 +133,18 @@ def sides_of(case: Case) -> list[Side]:
     sides = [
         Side(name, name, case.steps, computed=sum(computed(case.steps, speed.stride))) for name, speed in SPEEDS.items()
     ]
-    fewer = [side.computed for side in sides if side.computed < case.steps]
-    return [*sides, *(Side(f"{steps} steps", "exact", steps, computed=steps) for steps in fewer)]
+    skipping = [side for side in sides if side.computed < case.steps]
+    return [
+        *sides,
+        *(replace(side, name=f"{side.name}, float32", is_float32=True) for side in skipping),
+        *(Side(f"{side.computed} steps", "exact", side.computed, side.computed) for side in skipping),
+    ]
 
 
 def draw(case: Case, sides: Sequence[Side], prompts: Sequence[str], threads: int) -> dict[Side, Turns]:
     """What each side draws of all prompts; the one that goes first changes."""
     # Each has an engine of its own, or one side would have read a prompt already when another asks the same.
-    engines = [engine_of(side.speed, threads) for side in sides]
+    engines = [engine_of(case, side, threads) for side in sides]
     pictures: list[list[Pixels]] = [[] for _ in sides]
     seconds: list[list[float]] = [[] for _ in sides]
     for number, prompt in enumerate(prompts):
@@ -159,22 +169,36 @@ def draw(case: Case, sides: Sequence[Side], prompts: Sequence[str], threads: int
     return {side: Turns(np.stack(drawn), taken) for side, drawn, taken in zip(sides, pictures, seconds, strict=True)}
 
 
-def engine_of(speed: SpeedName, threads: int) -> "Engine":
-    return build_engine(
-        SetUp(
-            family="mini",
-            mini_folder=mini_folder(),
-            weights_folder=None,
-            lora_folder=None,
-            device="cpu",
-            threads=threads,
-            members=tuple(sorted({MODELS[case.model].member for case in CASES})),
-            speed=speed,
-            compilation="auto",
-            compiled_folder=None,
-            attention="auto",
-        )
-    )
+def engine_of(case: Case, side: Side, threads: int) -> "Engine":
+    """As a worker makes it, loaded, and with its first picture behind it."""
+    import torch
+
+    from fluxserve.engine.annotators import Annotators
+    from fluxserve.engine.engine import Engine
+    from fluxserve.engine.loras import Loras, finder
+    from fluxserve.engine.needs import needs_of
+    from fluxserve.engine.plan import plans
+    from fluxserve.engine.sources import Sources
+    from fluxserve.engine.tuning import tuned
+    from fluxserve.engine.weights import Loader
+
+    torch.set_num_threads(threads)
+    rows, sources, device, speed = FAMILIES["mini"], Sources(mini_folder()), torch.device("cpu"), SPEEDS[side.speed]
+    told = replace(this_cpu(), has_bfloat16=False) if side.is_float32 else this_cpu()
+    tuning = tuned(device, speed, "auto", "auto")
+    loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
+    loras = Loras(finder(LORA_FILES["mini"], sources, None))
+    engine = Engine(loader, loras, Annotators(ANNOTATORS["mini"], sources, device), safety=None)
+    if first := tiny_picture((MODELS[case.model].member,)):
+        engine.generate(first, {}, lambda *_: None, lambda: False)
+    return engine
+
+
+@functools.cache
+def this_cpu() -> Device:
+    from fluxserve.engine.devices import find
+
+    return next(device for device in find() if device.name == "cpu")
 
 
 def psnr(pictures: Pixels, wanted: Pixels) -> float:
@@ -185,18 +209,16 @@ def psnr(pictures: Pixels, wanted: Pixels) -> float:
 
 
 def notes(chosen: argparse.Namespace) -> list[str]:
-    from fluxserve.engine.devices import find
     from fluxserve.engine.skipping import FEWEST, computed
 
-    has_bfloat16 = next(device.has_bfloat16 for device in find() if device.name == "cpu")
     steps = CASES[0].steps
     counts = ", ".join(f"{name} {sum(computed(steps, speed.stride))}" for name, speed in SPEEDS.items())
     return [
         f"{chosen.pictures} pictures of {SIDE}x{SIDE} for each row; {chosen.threads} torch threads; seconds are "
         "medians, from the wish to the pixels.",
         "Exact computes in float32. This CPU has bfloat16, and fast and fastest compute in it: schnell's rows, where "
-        "no step is skipped, show what that alone does."
-        if has_bfloat16
+        "no step is skipped, show what that alone does, and those in float32 what skipping alone does."
+        if this_cpu().has_bfloat16
         else "All speeds compute in float32, for this CPU has no bfloat16.",
         f"Of {steps} steps are computed: {counts}. Schedules of fewer than {FEWEST} are computed whole.",
         "The judge's columns are percent of the pictures in which this is right, of the colour those that have one; "

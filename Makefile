@@ -46,6 +46,8 @@ bench: setup  ## every benchmark, each beside what it is measured against
 	$(BIN)/python -m benchmarks.lora_switch
 	$(BIN)/python -m benchmarks.queue
 	$(BIN)/python -m benchmarks.relay
+	$(BIN)/python -m benchmarks.speeds
+	$(BIN)/python -m benchmarks.start
 
 gpu: setup  ## what only a GPU can show: its tests, then FLUX.1 at full size beside plain diffusers
 	PYTHON=$(BIN)/python benchmarks/gpu.sh

@@ -119,6 +119,12 @@ def held_out_scenes(count: int) -> list[world.Scene]:
     return scenes
 
 
+def held_out_prompts(scenes: list[world.Scene]) -> list[str]:
+    """What each is asked for with; always the same words."""
+    rng = np.random.default_rng(12)
+    return [captions.caption(scene, rng, says_background=True) for scene in scenes]
+
+
 def marks(scene: world.Scene, verdict: judge.Verdict) -> dict[str, bool]:
     """What of the scene the picture got right. Where nothing is drawn in focus, only the background and the best match
     can be."""
@@ -137,17 +143,21 @@ def marks(scene: world.Scene, verdict: judge.Verdict) -> dict[str, bool]:
 
 def shares(scenes: list[world.Scene], pictures: world.Pixels) -> dict[str, float]:
     """In how many percent of the pictures each measure is right."""
+    return shares_by(scenes, judge.verdicts(pictures))
+
+
+def shares_by(scenes: list[world.Scene], verdicts: list[judge.Verdict]) -> dict[str, float]:
+    """The same of pictures that are judged already."""
     found = defaultdict(list)
-    for scene, verdict in zip(scenes, judge.verdicts(pictures), strict=True):
+    for scene, verdict in zip(scenes, verdicts, strict=True):
         for measure, is_right in marks(scene, verdict).items():
             found[measure].append(is_right)
     return {measure: 100 * sum(rights) / len(rights) for measure, rights in found.items()}
 
 
 def _drawing_scores(member: str, count: int) -> tuple[Score, ...]:
-    scenes, rng = held_out_scenes(count), np.random.default_rng(12)
-    prompts = [captions.caption(scene, rng, says_background=True) for scene in scenes]
-    percent = shares(scenes, draw(member, prompts))
+    scenes = held_out_scenes(count)
+    percent = shares(scenes, draw(member, held_out_prompts(scenes)))
     return tuple(
         Score(words, "%", bound, percent[measure]) for measure, (words, bound) in BOUNDS.items() if measure in percent
     )

@@ -70,6 +70,29 @@ def test_relay_asks_for_whole_answers_and_streams_of_both_sizes(tmp_path: Path) 
     assert [first is not None for first in firsts] == 8 * [False] + 8 * [True]
 
 
+def test_speeds_draws_with_each_speed_and_with_fewer_steps(tmp_path: Path) -> None:
+    result = run("speeds", tmp_path, "--pictures", "1")
+
+    alone = ("fast, float32", "fastest, float32")
+    sides = {28: (*alone, "15 steps", "9 steps"), 25: (*alone, "14 steps", "8 steps"), 4: ()}
+    assert [(row["steps"], row["side"]) for row in result["figures"]] == [
+        (steps, side) for steps, others in sides.items() for side in ("exact", "fast", "fastest", *others)
+    ]
+    assert [row["computed"] for row in result["figures"]] == [28, *3 * [15, 9], 25, *3 * [14, 8], 4, 4, 4]
+    assert all(row["s"] > 0 and row["all %"] in (0, 100) for row in result["figures"])
+    assert all(row["PSNR dB"] > 20 for row in result["figures"] if row["steps"] > 4 and row["side"] != "exact")
+
+
+def test_start_draws_the_same_first_picture_by_a_script_and_by_a_worker(tmp_path: Path) -> None:
+    result = run("start", tmp_path, "--rounds", "1", "--kinds", "plain,worker", "--threads", "1")
+
+    assert [(row["model"], row["side"]) for row in result["figures"]] == [
+        (model, side) for model in ("flux1-schnell", "flux1-dev") for side in ("plain", "worker")
+    ]
+    assert all(0 < row["first picture s"] < row["both s"] for row in result["figures"])
+    assert "pictures of a model are the same" in result["notes"][-1]
+
+
 def test_a_table_is_markdown_with_its_columns_aligned() -> None:
     assert table([{"what": "one", "s": 0.123456}, {"what": "another", "s": None}]) == [
         "| what    | s      |",

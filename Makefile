@@ -21,11 +21,8 @@ $(STAMP): pyproject.toml constraints.txt tests/end_to_end/node/package-lock.json
 	$(BIN)/npm ci --silent --prefix tests/end_to_end/node
 	touch $(STAMP)
 
-# One process more than cores: tests that start servers wait for them half of the time.
-PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-
-test: setup  ## the whole suite, with the coverage that CI asks for
-	$(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --cov --cov-report=
+test: setup  ## the whole suite, a process a core, with the coverage that CI asks for
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-report=
 	$(BIN)/python -m coverage report --include='src/fluxserve/domain/*,src/fluxserve/tasks/*' --fail-under=95
 
 check: setup  ## style, types, import rules

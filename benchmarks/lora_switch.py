@@ -79,7 +79,7 @@ def notes(chosen: argparse.Namespace) -> list[str]:
     return [
         f"Medians of {chosen.jobs} jobs of each kind on each side; {STEPS} steps at {SIDE}x{SIDE}; {chosen.threads} "
         f"torch threads; {len(IN_TURN)} of the LoRAs that ship, {KEPT} of them in turn where they are kept.",
-        "Both sides draw with the LoRA beside the weights, not fused into them. The plain side's time ends with the "
+        "Ours merges the LoRA into the weights, plain draws with it beside them. The plain side's time ends with the "
         "decoded picture, as ours does.",
     ]
 

@@ -374,8 +374,9 @@ class Bench:
         dtype, ids = self._world.dtype, positions(side, side).to(device)
         answers["plain"] = self._theirs(
             hidden_states=tokens.to(dtype), encoder_hidden_states=words.to(dtype), pooled_projections=pooled.to(dtype),
-            timestep=torch.tensor([0.5], device=device, dtype=dtype), guidance=torch.tensor([WHOLE_GUIDANCE], device=device),
-            img_ids=ids, txt_ids=torch.zeros(512, 3, device=device), return_dict=False,
+            timestep=torch.tensor([0.5], device=device, dtype=dtype),
+            guidance=torch.tensor([WHOLE_GUIDANCE], device=device), img_ids=ids,
+            txt_ids=torch.zeros(512, 3, device=device), return_dict=False,
         )[0].float()  # fmt: skip
         exact = answers.pop("float32")
         return {name: float((answer - exact).norm() / exact.norm()) for name, answer in answers.items()}

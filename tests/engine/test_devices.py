@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from fluxserve.domain.device import load
-from fluxserve.engine.devices import find
+from fluxserve.engine.devices import find, find_one
 
 
 def test_the_cpu_is_last_and_every_gpu_that_torch_sees_before_it() -> None:
@@ -26,3 +27,13 @@ def test_it_is_told_on_one_line_and_cards_that_are_hidden_are_not() -> None:
 
     assert told.count("\n") == 1
     assert [device.name for device in load(told) if device.name.startswith("cuda")] == []
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu:0"])
+def test_a_device_is_known_by_each_of_its_names(name: str) -> None:
+    assert find_one(torch.device(name)).name == "cpu"
+
+
+def test_a_device_that_is_not_here_is_named() -> None:
+    with pytest.raises(LookupError, match="there is no cuda:77 here"):
+        find_one(torch.device("cuda:77"))

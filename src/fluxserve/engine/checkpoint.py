@@ -24,7 +24,6 @@ CONFIG = "config.json"
 MODES = "controlnet_mode_embedder.weight"
 OF_THE_TRANSFORMER = "model.diffusion_model."  # before its names, in files that hold other networks too
 SCALES = (".scale_weight", ".weight_scale")  # of a weight in fp8, where it has one
-SCHEDULES = {False: {"shift": 1.0}, True: {"shift": 3.0, "use_dynamic_shifting": True}}  # FLUX.1 schnell's; the others'
 
 
 class CheckpointError(CannotDraw):

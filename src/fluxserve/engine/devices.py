@@ -15,15 +15,23 @@ from pathlib import Path
 import torch
 
 from fluxserve.domain.device import Device, dump
+from fluxserve.engine.network.eight_bits import multiplies_eight_bits
 
-FP8_SINCE = (8, 9)  # NVIDIA's compute capability
-BFLOAT16_SINCE = (8, 0)
-FP8_OF_AMD = ("gfx95", "gfx120")  # gfx94 has another e4m3
+BFLOAT16_SINCE = (8, 0)  # NVIDIA's compute capability
 BFLOAT16_OF_CPUS = {"amx_bf16", "avx512_bf16", "bf16"}  # flags in /proc/cpuinfo; the last is ARM's
 
 
 def find() -> list[Device]:
     return [*_cuda(), *_mps(), _cpu()]
+
+
+def find_one(device: torch.device) -> Device:
+    """The one that torch calls so, "cuda" being the first GPU. Raises `LookupError`."""
+    for each in find():
+        found = torch.device(each.name)
+        if (found.type, found.index or 0) == (device.type, device.index or 0):
+            return each
+    raise LookupError(f"there is no {device} here")
 
 
 def _cuda() -> list[Device]:
@@ -36,11 +44,8 @@ def _cuda() -> list[Device]:
             print(f"cuda:{number} can't be used: {error}", file=sys.stderr)
             continue
         told = torch.cuda.get_device_properties(number)
-        if torch.version.hip:
-            has_bfloat16, has_fp8 = True, told.gcnArchName.startswith(FP8_OF_AMD)
-        else:
-            capability = (told.major, told.minor)
-            has_bfloat16, has_fp8 = capability >= BFLOAT16_SINCE, capability >= FP8_SINCE
+        has_bfloat16 = bool(torch.version.hip) or (told.major, told.minor) >= BFLOAT16_SINCE
+        has_fp8 = multiplies_eight_bits(torch.device("cuda", number))
         found.append(Device(f"cuda:{number}", told.name, total, free, has_bfloat16, has_fp8))
     return found
 

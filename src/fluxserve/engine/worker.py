@@ -127,7 +127,7 @@ def build_engine(set_up: SetUp) -> "Engine":
     # diffusers' imports make it speak of torchvision, which nothing here needs.
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     from fluxserve.engine.annotators import Annotators
-    from fluxserve.engine.devices import find
+    from fluxserve.engine.devices import find_one
     from fluxserve.engine.engine import Engine
     from fluxserve.engine.loras import Loras, finder
     from fluxserve.engine.needs import needs_of
@@ -145,7 +145,7 @@ def build_engine(set_up: SetUp) -> "Engine":
     device, speed = device_named(set_up.device), SPEEDS[set_up.speed]
     if device.type == "cuda":
         torch.cuda.set_device(device)  # for this thread, which draws: what names no device means the current one
-    told = next(each for each in find() if each.name == str(device))
+    told = find_one(device)
     tuning = tuned(device, speed, set_up.compilation, set_up.attention)
     loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
     loras = Loras(finder(LORA_FILES[set_up.family], sources, set_up.lora_folder))

@@ -143,7 +143,6 @@ def train(minutes: float) -> None:
         student.restore(state)
     reseed(sitting)
     one = torch.ones(BATCH, device=device())
-    sitting.begin()
     while sitting.lasts():
         batch = shelf.any()
         shown = show(batch)

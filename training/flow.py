@@ -323,7 +323,6 @@ def teach_flow(
         student.restore(state)
     reseed(sitting)
     one = torch.ones(BATCH, device=device())
-    sitting.begin()
     while sitting.lasts():
         if sitting.steps % REFRESH_EVERY == 0:
             shelf.refresh(1)
@@ -350,7 +349,6 @@ def teach_guidance(
         student.restore(state)
     reseed(sitting)
     one = torch.ones(BATCH, device=device())
-    sitting.begin()
     while sitting.lasts():
         batch = shelf.any()
         shown = show(batch, 0.02)
@@ -430,7 +428,6 @@ def train_schnell(minutes: float) -> None:
     reseed(sitting)
     guidance = torch.full((BATCH,), SCHNELL_GUIDANCE, device=device())
     length = 1 / SCHNELL_STEPS
-    sitting.begin()
     while sitting.lasts():
         batch = shelf.any()
         shown = show(batch, 0.02)

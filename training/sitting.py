@@ -2,7 +2,7 @@
 
 Every program trains the same way: `Sitting.lasts()` is true until the time is up, `learning_rate` warms up, holds
 and falls to zero over the sitting's last part (so that whatever a sitting leaves behind is good to use), and `save`
-writes a checkpoint that the next sitting starts from.
+writes a checkpoint that the next sitting starts from. The time begins with the first step, and there always is one.
 
 Several processes may sit together, each with a part of the batch (``python -m torch.distributed.run --nproc-per-node
 2 -m training.flow base``): on a CPU two of one thread each do nearly twice the work of one with two threads. They share
@@ -40,15 +40,15 @@ class Sitting:
         self.peak_rate = peak_rate
         self.steps = 0
         self._losses: list[float] = []
-        self.begin()
-
-    def begin(self) -> None:
-        """Start the clock (again): preparations before the first step are not training."""
-        self.began = self.saved = self._said = time.monotonic()
+        self.began: float | None = None
+        self.saved = self._said = time.monotonic()
         self.elapsed = 0.0
 
     def lasts(self) -> bool:
         """Whether there is time for another step. Asked once a step; moves the clock that all processes go by."""
+        if self.began is None:  # what was prepared before the first step is not training
+            self.began = self.saved = self._said = time.monotonic()
+            return True
         self.elapsed = float(mean_of_all(torch.tensor(time.monotonic() - self.began, device=device())))
         return self.elapsed < self.seconds
 

@@ -133,7 +133,6 @@ def train(minutes: float) -> None:
         optimizer.load_state_dict(state["optimizer"])
     else:
         start_linear(vae, crops(np.random.default_rng(1), 320, 64).to(where))
-        sitting.begin()
     rng = np.random.default_rng(sitting.steps)
     parameters = list(vae.parameters())
     while sitting.lasts():
@@ -167,7 +166,6 @@ def train_decoder(minutes: float) -> None:
     if state := sitting.load():
         vae.decoder.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        sitting.begin()
     rng = np.random.default_rng(sitting.steps)
     while sitting.lasts():
         pictures = (crops(rng, 1, 256) if sitting.steps % 2 else crops(rng, 3, 128)).to(where)

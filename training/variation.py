@@ -83,7 +83,6 @@ def train(minutes: float) -> None:
             updates=average.updates,
         )
 
-    sitting.begin()
     while sitting.lasts():
         scenes = [world.imagine(rng, held_out=False) for _ in range(BATCH)]
         wanted = reader.read([captions.plain_caption(scene) for scene in scenes]).sequence[:, :PATCHES].float()

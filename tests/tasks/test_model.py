@@ -9,6 +9,8 @@ from tests.postgresql import Postgres
 from tests.tasks import machine
 from tests.tasks.machine import Ground, PostgresqlGround, sqlite_ground
 
+pytestmark = pytest.mark.no_cover  # to trace these would take longer than to run them
+
 
 def play(ground: Ground, steps: int, seed: int) -> None:
     print(f"seed {seed}", flush=True)

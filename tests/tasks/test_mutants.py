@@ -7,6 +7,8 @@ import pytest
 from tests.tasks.machine import Ground, sqlite_ground
 from tests.tasks.mutants import MUTANTS, Mutant, hunt
 
+pytestmark = pytest.mark.no_cover  # to trace these would take longer than to run them
+
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Ground]:

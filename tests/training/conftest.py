@@ -22,7 +22,7 @@ from training import (
     variation,
 )
 
-MINUTES = 1 / 60
+MINUTES = 1 / 240  # enough for a step, which there always is, and mostly for some
 VAE_CONFIG = {
     **vae.CONFIG,
     "block_out_channels": (8, 8, 8, 8, 8),

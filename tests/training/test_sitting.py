@@ -1,5 +1,6 @@
 """A sitting: its learning rate rises, holds and falls, and its checkpoint is found again."""
 
+import time
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -16,19 +17,32 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sitting, "RUNS", tmp_path / "runs")
 
 
+def begun(minutes: float, *, seconds_ago: float, peak_rate: float = 1.0) -> Sitting:
+    """A sitting whose first step is some time ago."""
+    work = Sitting("walk", minutes, peak_rate)
+    work.lasts()
+    work.began = time.monotonic() - seconds_ago
+    return work
+
+
 @pytest.mark.parametrize(("elapsed", "share"), [(0, 0.0), (30, 0.5), (120, 1.0), (420, 1.0), (510, 0.5), (600, 0.0)])
 def test_the_learning_rate_warms_up_holds_and_falls(elapsed: float, share: float) -> None:
-    work = Sitting("walk", minutes=10, peak_rate=2.0)
-    work.began -= elapsed
+    work = begun(10, seconds_ago=elapsed, peak_rate=2.0)
     work.lasts()
     assert work.learning_rate() == pytest.approx(2.0 * share, abs=0.01)
 
 
 def test_a_sitting_ends_when_its_time_is_up() -> None:
+    assert begun(1, seconds_ago=59).lasts()
+    assert not begun(1, seconds_ago=61).lasts()
+
+
+def test_there_is_time_for_one_step_however_long_the_preparations_were(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Sitting("walk", minutes=1, peak_rate=1.0)
+    prepared = time.monotonic() + 300
+    monkeypatch.setattr(time, "monotonic", lambda: prepared)
     assert work.lasts()
-    work.began -= 61
-    assert not work.lasts()
+    assert work.elapsed == 0
 
 
 def test_the_next_sitting_goes_on_from_the_last_checkpoint() -> None:
@@ -49,8 +63,7 @@ def test_the_next_sitting_goes_on_from_the_last_checkpoint() -> None:
 def _sit(number: int, folder: str, answers: SimpleQueue) -> None:  # type: ignore[type-arg]
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=number, world_size=2)
     sitting.RUNS = Path(folder)
-    work = Sitting("walk", minutes=1, peak_rate=1.0)
-    work.began -= 10 + 20 * number
+    work = begun(1, seconds_ago=10 + 20 * number)
     work.lasts()
     mean = sitting.mean_of_all(torch.tensor([1.0, 4.0]) * number)
     work.save(model=torch.tensor(number))

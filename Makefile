@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt tests/end_to_end/node/package-lock.json
 	touch $(STAMP)
 
 test: setup  ## the whole suite, a process a core, with the coverage that CI asks for
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-report=
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --cov --cov-report=
 	$(BIN)/python -m coverage report --fail-under=95
 
 check: setup  ## style, types, import rules

@@ -11,7 +11,7 @@ from fluxserve.dispatch.placement import MOST_LEAD, Placed, place
 from fluxserve.domain.task import PUBLIC, Waiting
 from fluxserve.executors import Slot
 
-pytestmark = pytest.mark.no_cover  # to trace these would take longer than to run them
+pytestmark = pytest.mark.untraced  # to trace these would take longer than to run them
 
 A0, A1, B0, B1 = Slot("a", 0), Slot("a", 1), Slot("b", 0), Slot("b", 1)
 OWN = Slot("own", 0, pool="x")

@@ -21,7 +21,7 @@ from tests.dispatch import simulation
 from tests.dispatch.simulation import Report
 from tests.tasks.mutants import forget_statements
 
-pytestmark = pytest.mark.no_cover  # to trace these would take longer than to run them
+pytestmark = pytest.mark.untraced  # to trace these would take longer than to run them
 
 ENOUGH = 100  # histories, from the given first, in which each fault below is noticed
 

@@ -9,7 +9,7 @@ from tests.postgresql import Postgres
 from tests.tasks import machine
 from tests.tasks.machine import Ground, PostgresqlGround, sqlite_ground
 
-pytestmark = pytest.mark.no_cover  # to trace these would take longer than to run them
+pytestmark = pytest.mark.untraced  # to trace these would take longer than to run them
 
 
 def play(ground: Ground, steps: int, seed: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.tasks.machine import Ground, sqlite_ground
 from tests.tasks.mutants import MUTANTS, Mutant, hunt
 
-pytestmark = pytest.mark.no_cover  # to trace these would take longer than to run them
+pytestmark = pytest.mark.untraced  # to trace these would take longer than to run them
 
 
 @pytest.fixture(scope="module")

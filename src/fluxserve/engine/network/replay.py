@@ -6,6 +6,7 @@ not values: what a step is shown is copied to where the graph looks, and weights
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -85,7 +86,6 @@ class Recordings:
 
     def __init__(self) -> None:
         self._kept: Kept[Hashable, Recording] = Kept(MOST_KEPT)
-        self._pool: tuple[int, int] | None = None
 
     def replay(self, kind: Hashable, step: Step, shown: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """What `step` makes of these. It is recorded once for each `kind` and their shapes, and not asked again."""
@@ -98,7 +98,6 @@ class Recordings:
 
     def _record(self, step: Step, shown: list[torch.Tensor]) -> Recording:
         with torch.cuda.device(shown[0].device):
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
             beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
@@ -110,6 +109,10 @@ class Recordings:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 answers = step(shown)
         return Recording(shown, answers, graph.replay)
+
+    @cached_property
+    def _pool(self) -> torch.cuda._POOL_HANDLE:
+        return torch.cuda.graph_pool_handle()
 
     def __len__(self) -> int:
         return len(self._kept)

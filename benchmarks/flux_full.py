@@ -18,7 +18,6 @@ FLUX.1.
 
 import argparse
 import functools
-import gc
 import math
 import statistics
 import sys
@@ -48,12 +47,13 @@ from benchmarks.results import RESULTS, Result, this_machine
 from fluxserve.domain.catalog import FAMILIES
 from fluxserve.domain.generation import Control, Edit, Generation, Inpaint, Kind, Lora, TextToImage
 from fluxserve.domain.speeds import SPEEDS
+from fluxserve.engine.flux import Flux
+from fluxserve.engine.guests import let_go
 from fluxserve.engine.latents import positions
 from fluxserve.engine.loras import Loras
 from fluxserve.engine.network import Keeping, Precision, Residuals, Shape, Transformer
 from fluxserve.engine.png import decode_png, encode_png
 from fluxserve.engine.tuning import Tuning, attending, tuned
-from fluxserve.engine.weights import Flux
 
 TOKENIZERS = Path(__file__).parents[1] / "models" / "mini" / "shared"
 FLOOR = 790e12  # products a second, twice the multiplications
@@ -135,7 +135,7 @@ def main() -> None:
                 )
                 figures += bench.figures(scaled, sides, chosen.rounds)
             del bench
-            _let_go(device)
+            let_go(device)
     name = "flux_full" if chosen.size == "full" else f"flux_full_{chosen.size}"
     Result(name, figures, notes(chosen, tuning, errors), machine).show_and_write(chosen.results)
 
@@ -331,8 +331,8 @@ class Bench:
             if other.own is not flux.own:
                 flux.own.transformer.trunk.modulation = other.own.transformer.trunk.modulation
             if flux.control is not None and other.control is not None:
-                flux.control.trunk.modulation = other.control.trunk.modulation
-        _let_go(flux.device)
+                flux.control.network.trunk.modulation = other.control.network.trunk.modulation
+        let_go(flux.device)
         return flux
 
     # ------------------------------------------------------------ how near they come
@@ -370,7 +370,7 @@ class Bench:
                 answer = network(tokens.to(keeping.dtype), told, 0, Residuals(), side * side)
             answers[name] = answer.float()
             del network, told
-            _let_go(device)
+            let_go(device)
         dtype, ids = self._world.dtype, positions(side, side).to(device)
         answers["plain"] = self._theirs(
             hidden_states=tokens.to(dtype), encoder_hidden_states=words.to(dtype), pooled_projections=pooled.to(dtype),
@@ -416,12 +416,6 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _let_go(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -20,12 +20,21 @@ from fluxserve.domain.generation import Generation
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.checkpoint import Checkpoint, SafeTensors
 from fluxserve.engine.engine import Engine
+from fluxserve.engine.flux import Controlling, Flux, Own, Shared
 from fluxserve.engine.loras import Loras
-from fluxserve.engine.network import ControlNetwork, Keeping, Precision, Replays, Shape, Transformer
+from fluxserve.engine.network import (
+    ControlNetwork,
+    Keeping,
+    Precision,
+    ReplayedControl,
+    ReplayedTransformer,
+    Shape,
+    Transformer,
+)
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.tuning import Tuning
-from fluxserve.engine.weights import SCHEDULES, Flux, Loader, Own, Shared, work_in_tiles
+from fluxserve.engine.weights import SCHEDULES, Loader, work_in_tiles
 
 SPREAD = 0.02  # of the weights: as networks of this kind begin
 FILL_CHANNELS = 384
@@ -178,14 +187,14 @@ def ours(member: str, theirs: FluxTransformer2DModel, shared: Shared, precision:
     return _flux(member, checkpoint_of(theirs), shared, keeping, tuning)
 
 
-def our_control(theirs: FluxControlNetModel, precision: Precision, tuning: Tuning) -> ControlNetwork:
+def our_control(theirs: FluxControlNetModel, precision: Precision, tuning: Tuning) -> Controlling:
     """Our control network, filled from diffusers' and kept so."""
     checkpoint = checkpoint_of(theirs)
     network = ControlNetwork(checkpoint.shape, Keeping(theirs.device, theirs.dtype, precision))
     checkpoint.fill(network)
     if tuning.compiles:
         network.trunk.compile_blocks()
-    return network
+    return Controlling(network, ReplayedControl(network) if tuning.replays else network)
 
 
 def engine_of(world: World, member: str, plan: Plan, tuning: Tuning) -> Engine:
@@ -214,7 +223,8 @@ def _flux(member: str, checkpoint: Checkpoint, shared: Shared, keeping: Keeping,
     checkpoint.fill(transformer)
     if tuning.compiles:
         transformer.trunk.compile_blocks()
-    own = Own(transformer, Replays(transformer) if tuning.replays else transformer, checkpoint, scheduler_of(member))
+    ask = ReplayedTransformer(transformer) if tuning.replays else transformer
+    own = Own(transformer, ask, checkpoint, scheduler_of(member))
     # Drawn and shown at the asked size, whatever that is.
     row = replace(FAMILIES["flux1"][member], native_pixels=None, reference_sizes=())
     return Flux(row, own, shared, keeping.device, keeping.dtype)

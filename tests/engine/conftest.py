@@ -10,10 +10,11 @@ from fluxserve.domain.catalog import ANNOTATORS
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.engine import Engine
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
-from fluxserve.engine.weights import Flux, Loader
+from fluxserve.engine.weights import Loader
 from tests.engine import family
 
 

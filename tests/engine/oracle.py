@@ -27,8 +27,8 @@ from fluxserve.domain.catalog import AnnotatorWeights, drawing_size, reference_s
 from fluxserve.domain.generation import Edit, Generation, ImageToImage, Inpaint, Outpaint, TextToImage, Variation
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.canvas import canvas_of, reduced
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.sources import Sources
-from fluxserve.engine.weights import Flux
 
 # Canny's edges need no network.
 ANNOTATORS = Annotators(AnnotatorWeights("", "", ""), Sources(Path()), torch.device("cpu"))

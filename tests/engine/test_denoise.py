@@ -22,13 +22,14 @@ from fluxserve.domain.generation import (
 )
 from fluxserve.engine.conditions import Prepared, encode, prepare
 from fluxserve.engine.denoise import StoppedError, denoise
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.latents import pack
 from fluxserve.engine.pictures import latents_of, look, picture_of
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.seen import Seen
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.text import TextEncoder
-from fluxserve.engine.weights import Flux, Loader
+from fluxserve.engine.weights import Loader
 from tests.engine import oracle
 from tests.engine.family import MEMBERS
 

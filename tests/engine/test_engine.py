@@ -8,8 +8,8 @@ from fluxserve.domain.generation import LARGEST_SEED, Generation, TextToImage
 from fluxserve.engine.denoise import StoppedError
 from fluxserve.engine.engine import Engine
 from fluxserve.engine.finish import Drawn
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.tuning import BACKENDS, Tuning
-from fluxserve.engine.weights import Flux
 from tests.engine import oracle
 
 

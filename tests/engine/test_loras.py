@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from fluxserve.domain.generation import Generation, Lora
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.lora_files import LoraError
 from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.network import Precision
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
-from fluxserve.engine.weights import Flux, Loader
+from fluxserve.engine.weights import Loader
 from tests.engine import family, oracle
 from tests.engine.test_denoise import assert_close, our_latents
 

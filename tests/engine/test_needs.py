@@ -43,7 +43,7 @@ def test_of_the_family_that_ships_a_plan_foresees_what_is_in_use() -> None:
         decode(flux.shared.vae, denoise(prepared, 1, lambda *_: None, lambda: False), 8, 8)
     in_use = kept(flux.own.transformer, flux.shared.vae, flux.shared.clip, flux.shared.t5) + followed.peak
     assert plan.peak == pytest.approx(in_use, rel=0.1)
-    assert loader._taken == kept(flux.own.transformer)
+    assert loader.guests.taken == kept(flux.own.transformer)
 
 
 @pytest.mark.parametrize("side", [1024, 1440])

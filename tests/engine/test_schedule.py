@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.schedule import schedule
-from fluxserve.engine.weights import Flux
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import torch
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.speeds import SPEEDS, SpeedName
 from fluxserve.engine.denoise import denoise
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.skipping import Trend, computed
-from fluxserve.engine.weights import Flux
 from tests.engine.test_denoise import prepared
 
 

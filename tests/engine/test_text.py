@@ -3,8 +3,8 @@ from unittest.mock import patch
 import torch
 from diffusers import FluxPipeline
 
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.text import TextEncoder
-from fluxserve.engine.weights import Flux
 from tests.engine.oracle import pipeline_of
 
 

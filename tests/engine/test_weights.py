@@ -8,9 +8,10 @@ import torch
 from fluxserve.domain.catalog import FAMILIES
 from fluxserve.domain.generation import Generation, Variation
 from fluxserve.engine.checkpoint import CheckpointError
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
-from fluxserve.engine.weights import Flux, Loader
+from fluxserve.engine.weights import Loader
 from tests.engine import family
 from tests.engine.test_denoise import our_latents
 
@@ -51,11 +52,6 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, mini_folde
         Loader(FAMILIES["mini"], Sources(tmp_path), torch.device("cpu"), [Plan(torch.float32)]).load("schnell")
 
 
-def one_byte_short(loader: Loader) -> Plan:
-    """Room for what is loaded, but for one byte."""
-    return replace(loader.plan, guests=loader._taken - 1)
-
-
 @pytest.fixture
 def fresh(mini_folder: Path) -> Loader:
     """One of a test's own."""
@@ -77,14 +73,14 @@ def test_the_members_are_those_that_are_loaded(fresh: Loader) -> None:
 def test_where_there_is_room_for_two_the_one_used_longest_ago_goes(fresh: Loader) -> None:
     for member in ("schnell", "dev", "fill"):
         fresh.load(member)
-    fresh.plan = replace(fresh.plan, guests=fresh._taken)
+    fresh.guests.room = fresh.guests.taken
     fresh.load("schnell")
     fresh.load("edit")
     assert fresh.members == ("edit", "fill", "schnell")
 
 
 def test_what_a_generation_needs_stays_though_there_be_no_room(fresh: Loader, variation: Generation) -> None:
-    fresh.plan = replace(fresh.plan, guests=0)
+    fresh.guests.room = 0
     fresh.load("schnell")
     flux = fresh.load_for(variation)
     assert fresh.members == ("dev",)
@@ -95,7 +91,7 @@ def test_what_a_generation_needs_stays_though_there_be_no_room(fresh: Loader, va
 def test_a_member_that_came_back_is_the_same(fresh: Loader) -> None:
     first = fresh.load("schnell")
     before = {name: weight.clone() for name, weight in first.own.transformer.named_parameters()}
-    fresh.plan = replace(fresh.plan, guests=0)
+    fresh.guests.room = 0
     fresh.load("dev")
     again = fresh.load("schnell")
     assert again.own is not first.own
@@ -105,7 +101,7 @@ def test_a_member_that_came_back_is_the_same(fresh: Loader) -> None:
 
 def test_a_member_that_has_gone_leaves_nothing_behind(fresh: Loader) -> None:
     gone = weakref.ref(fresh.load("schnell").own.transformer)
-    fresh.plan = replace(fresh.plan, guests=0)
+    fresh.guests.room = 0
     fresh.load("dev")
     assert gone() is None
 
@@ -113,11 +109,11 @@ def test_a_member_that_has_gone_leaves_nothing_behind(fresh: Loader) -> None:
 def test_ahead_only_so_many_are_loaded_as_fit(fresh: Loader) -> None:
     fresh.load("schnell")
     fresh.load("dev")
-    both = one_byte_short(fresh)
-    another = Loader(fresh._rows, fresh._sources, CPU, [both])
+    one_byte_short = replace(fresh.plan, guests=fresh.guests.taken - 1)
+    another = Loader(fresh._rows, fresh._sources, CPU, [one_byte_short])
     another.load_ahead(["schnell", "dev"])
     assert list(another.members) == ["schnell"]
-    another.plan = replace(both, guests=both.guests + 1)
+    another.guests.room += 1
     another.load_ahead(["schnell", "dev"])
     assert list(another.members) == ["dev", "schnell"]
 
@@ -144,24 +140,3 @@ def test_encoders_on_the_host_and_a_tiled_autoencoder_draw_the_same(
     torch.testing.assert_close(our_latents(apart, circle), our_latents(together, circle))
     assert apart.shared.vae.use_tiling
     assert apart.shared.vae.tile_latent_min_size * 16 == apart.shared.vae.tile_sample_min_size == 512
-
-
-def test_a_spare_copy_is_kept_where_there_is_room_and_goes_first(fresh: Loader) -> None:
-    """What a LoRA is put on from, on a GPU."""
-    checkpoint = fresh.load("dev").own.checkpoint
-    fresh.device = torch.device("meta")  # whatever is none of a CPU
-    fresh._spare_from(checkpoint)
-    part = next(iter(checkpoint.parts.values()))
-    assert checkpoint.weight(part, CPU).device.type == "meta"
-    assert fresh._spare_bytes > 0
-    fresh.plan = replace(fresh.plan, guests=fresh._taken)
-    fresh._make_room(1, {"mini/dev"})
-    assert fresh._spare_bytes == 0
-    assert fresh.members == ("dev",)
-    assert checkpoint.weight(part, CPU).device.type == "cpu"
-    fresh._spare_from(checkpoint)
-    assert fresh._spare_bytes > 0
-    fresh._set_spare(None)
-    fresh.plan = replace(fresh.plan, guests=fresh._taken)
-    fresh._spare_from(checkpoint)
-    assert fresh._spare_bytes == 0

@@ -70,13 +70,12 @@ def of_the_family_that_ships(device: torch.device, tuning: Tuning) -> Engine:
     ],
 )
 def test_the_family_that_ships_draws_what_it_draws_on_a_cpu(device: torch.device, asked: Generation) -> None:
-    tuning = Tuning(replays=device.type == "cuda")
+    tuning = Tuning(replays=True)
     (here,) = drawn(of_the_family_that_ships(device, tuning), asked)
     (there,) = drawn(of_the_family_that_ships(torch.device("cpu"), Tuning()), asked)
     assert np.abs(here.astype(int) - there).mean() < 1
 
 
-@pytest.mark.usefixtures("gpu")
 def test_an_engine_draws_the_same_with_and_without_recorded_steps(loader_of: LoaderOf, engine_of: EngineOf) -> None:
     plain = engine_of(loader_of(Plan(torch.bfloat16)))
     replaying = engine_of(loader_of(Plan(torch.bfloat16), tuning=Tuning(replays=True)))
@@ -88,7 +87,7 @@ def test_an_engine_draws_the_same_with_and_without_recorded_steps(loader_of: Loa
 def test_fifty_mixed_jobs_leave_no_memory_in_use(
     loader_of: LoaderOf, engine_of: EngineOf, device: torch.device
 ) -> None:
-    engine = engine_of(loader_of(Plan(torch.bfloat16), tuning=Tuning(replays=device.type == "cuda")))
+    engine = engine_of(loader_of(Plan(torch.bfloat16), tuning=Tuning(replays=True)))
     in_use: list[int] = []
     for number in range(50):
         turn, asked = number // len(JOBS), JOBS[number % len(JOBS)]

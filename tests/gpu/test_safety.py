@@ -54,7 +54,7 @@ def test_in_another_thread_its_verdict_is_the_same_while_drawing_goes_on(
     alone, ours = Safety(weights, torch.device("cpu")), Safety(weights, device)
     seen = pictures(6)
     expected = likelihoods(alone, seen)
-    engine = engine_of(loader_of(Plan(torch.bfloat16), tuning=Tuning(replays=device.type == "cuda")))
+    engine = engine_of(loader_of(Plan(torch.bfloat16), tuning=Tuning(replays=True)))
     with ThreadPoolExecutor(1) as finisher:
         found = finisher.submit(likelihoods, ours, seen)
         turns = 0

@@ -86,8 +86,8 @@ def test_from_a_second_copy_a_lora_is_put_on_and_off_exactly(
     assert not torch.equal(drawn[0], before)
     assert not torch.equal(drawn[1], drawn[0])
     has_spare = loader.device.type == "cuda"
-    assert ("a spare" if loader._spare else "none") == ("a spare" if has_spare else "none")
-    assert from_files._spare is None
+    assert (loader.guests.spare is not None) is has_spare
+    assert from_files.guests.spare is None
 
 
 def test_a_lora_that_adds_to_a_modulation_on_the_host_is_put_on_from_a_copy_on_the_device(

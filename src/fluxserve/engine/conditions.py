@@ -23,6 +23,7 @@ from fluxserve.domain.generation import (
 )
 from fluxserve.engine.canvas import canvas_of, reduced
 from fluxserve.engine.control import control_map
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.latents import noise, pack, pack_mask
 from fluxserve.engine.pictures import latents_of, picture_from, picture_of, size_of
 from fluxserve.engine.png import Pixels
@@ -30,7 +31,6 @@ from fluxserve.engine.schedule import late_start, schedule
 from fluxserve.engine.seen import Seen
 from fluxserve.engine.text import TextEncoder, Words
 from fluxserve.engine.velocity import Beside, Reference, Velocity, velocity_of
-from fluxserve.engine.weights import Flux
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 import torch
 
 from fluxserve.domain.generation import Control
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.latents import pack
 from fluxserve.engine.pictures import latents_of, picture_from
 from fluxserve.engine.png import Pixels
 from fluxserve.engine.seen import Seen
 from fluxserve.engine.velocity import ControlMap
-from fluxserve.engine.weights import Flux
 
 
 def control_map(

@@ -14,6 +14,7 @@ from fluxserve.engine.conditions import encode, prepare
 from fluxserve.engine.decode import decode
 from fluxserve.engine.denoise import Estimate, IsCancelled, denoise
 from fluxserve.engine.finish import Drawn, finish
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.loras import Loras
 from fluxserve.engine.png import Pixels
 from fluxserve.engine.preview import Previews
@@ -21,7 +22,7 @@ from fluxserve.engine.safety import FlaggedError, Safety
 from fluxserve.engine.seen import Seen
 from fluxserve.engine.text import TextEncoder
 from fluxserve.engine.tuning import attending
-from fluxserve.engine.weights import Flux, Loader
+from fluxserve.engine.weights import Loader
 
 Preview = Callable[[], bytes]
 """Makes a file of the picture as it looks so far: a small PNG with a pixel for each position of its latents; or, where

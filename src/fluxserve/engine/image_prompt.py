@@ -2,8 +2,8 @@
 
 import torch
 
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.png import decode_png
-from fluxserve.engine.weights import Flux
 
 
 def patches_of(flux: Flux, png: bytes) -> torch.Tensor:

@@ -13,12 +13,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from fluxserve.domain.generation import Lora
+from fluxserve.engine.flux import Own
 from fluxserve.engine.kept import Kept
 from fluxserve.engine.lora_files import Addition, LoraError, read
 from fluxserve.engine.network import Transformer
 from fluxserve.engine.network.layers import layer_at
 from fluxserve.engine.sources import CannotDraw, Sources
-from fluxserve.engine.weights import Own
 
 MOST_KEPT = 8  # of each transformer
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.image_prompt import patches_of
 from fluxserve.engine.kept import Kept
 from fluxserve.engine.pictures import look
-from fluxserve.engine.weights import Flux
 
 MOST_KEPT = 16  # at FLUX.1's size one as latents has 1 MB, one as words 6
 

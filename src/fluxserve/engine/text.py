@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from fluxserve.engine.flux import Flux
 from fluxserve.engine.kept import Kept
 from fluxserve.engine.plan import PROMPTS_KEPT
 from fluxserve.engine.transfer import to_device
-from fluxserve.engine.weights import Flux
 
 CLIP_TOKENS = 77
 

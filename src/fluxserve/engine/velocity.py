@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from fluxserve.engine.flux import Controlling, Flux
 from fluxserve.engine.latents import positions
-from fluxserve.engine.network import ControlNetwork, Residuals, Told
+from fluxserve.engine.network import Residuals, Told
 from fluxserve.engine.text import Embeddings, Words
-from fluxserve.engine.weights import Flux
 
 Velocity = Callable[[torch.Tensor, int], torch.Tensor]
 """(latents, number of the step, from 0 on) -> the direction from picture to noise, in the shape of the latents."""
@@ -33,7 +33,7 @@ class Reference:
 class ControlMap:
     """What a control network is shown: a map's tokens, (1, tokens, channels), and its type's number if it takes one."""
 
-    network: ControlNetwork
+    controlling: Controlling
     latents: torch.Tensor
     mode: int | None
     strength: float
@@ -95,15 +95,14 @@ def _followed(
     guidance_scale: float | None,
     positions: torch.Tensor,
 ) -> Callable[[torch.Tensor, int], Residuals]:
-    network = control.network
+    network = control.controlling.network
     told = network.trunk.tell(
         words.sequence, words.pooled, timesteps, guidance_scale, positions, network.first_word(control.mode)
     )
     seen = network.map_in(control.latents)
 
     def follow(latents: torch.Tensor, step: int) -> Residuals:
-        residuals: Residuals = network(latents, seen, told, step, control.strength)
-        return residuals
+        return control.controlling.follow(latents, seen, told, step).times(control.strength)
 
     return follow
 

@@ -52,7 +52,7 @@ def shown_to(network: Network, tokens: int, seed: int = 0) -> torch.Tensor:
 def step(network: Network, rows: int, columns: int, words: int, reference: int = 0) -> torch.Tensor:
     told, tokens = told_to(network, rows, columns, words, reference), shown_to(network, rows * columns + reference)
     if isinstance(network, ControlNetwork):
-        return network.forward(tokens, network.map_in(tokens), told, 1, 0.5).doubles[0]
+        return network.forward(tokens, network.map_in(tokens), told, 1).doubles[0]
     answer: torch.Tensor = network(tokens, told, 1, Residuals(), rows * columns)
     return answer
 

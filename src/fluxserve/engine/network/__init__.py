@@ -7,9 +7,19 @@ weights where a LoRA can be added to them without anything else noticing. It kno
 
 from fluxserve.engine.network.control_network import ControlNetwork
 from fluxserve.engine.network.layers import Keeping, Precision
-from fluxserve.engine.network.replay import Replays
+from fluxserve.engine.network.replay import ReplayedControl, ReplayedTransformer
 from fluxserve.engine.network.shape import Shape
 from fluxserve.engine.network.transformer import Residuals, Transformer
 from fluxserve.engine.network.trunk import Told
 
-__all__ = ["ControlNetwork", "Keeping", "Precision", "Replays", "Residuals", "Shape", "Told", "Transformer"]
+__all__ = [
+    "ControlNetwork",
+    "Keeping",
+    "Precision",
+    "ReplayedControl",
+    "ReplayedTransformer",
+    "Residuals",
+    "Shape",
+    "Told",
+    "Transformer",
+]

@@ -24,16 +24,16 @@ class ControlNetwork(nn.Module):
         """How it is told which type of map it is shown, for `Trunk.tell`."""
         return None if self.modes is None or mode is None else self.modes[None, mode : mode + 1]
 
-    def forward(self, tokens: torch.Tensor, seen: torch.Tensor, told: Told, step: int, strength: float) -> Residuals:
+    def forward(self, tokens: torch.Tensor, seen: torch.Tensor, told: Told, step: int) -> Residuals:
         """`tokens` are the latents', (1, tokens, channels in), `seen` the map's as `map_in` reads them."""
         trunk, words, modulation = self.trunk, told.words, told.modulation[step]
         image = trunk.image_in(tokens) + seen
         residuals = Residuals()
         for number, (block, after) in enumerate(zip(trunk.doubles, self.after_doubles, strict=True)):
             words, image = block(words, image, trunk.of_double(modulation, number), told.table)
-            residuals.doubles.append(after(image) * strength)
+            residuals.doubles.append(after(image))
         states = torch.cat((words, image), dim=1)
         for number, (block, after) in enumerate(zip(trunk.singles, self.after_singles, strict=True)):
             states = block(states, trunk.of_single(modulation, number), told.table)
-            residuals.singles.append(after(states[:, words.shape[1] :]) * strength)
+            residuals.singles.append(after(states[:, words.shape[1] :]))
         return residuals

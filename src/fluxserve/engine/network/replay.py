@@ -4,66 +4,115 @@ At 512x512 and below a GPU is done with a kernel before the next one is launched
 not values: what a step is shown is copied to where the graph looks, and weights may change in place, as LoRAs do it.
 """
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from fluxserve.engine.kept import Kept
+from fluxserve.engine.network.control_network import ControlNetwork
 from fluxserve.engine.network.transformer import Residuals, Transformer
 from fluxserve.engine.network.trunk import Told
 
 MOST_TOKENS = 1024  # of an image: 512x512. Larger ones keep a GPU busy by themselves
-MOST_KEPT = 8  # graphs
+MOST_KEPT = 8  # graphs of a network
 WARM_UPS = 3  # before a recording: kernels choose themselves and ask for memory at their first runs
 
-Key = tuple[int, int, int]
+Step = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+"""What a network makes of tensors, by their shapes alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Recording:
-    graph: torch.cuda.CUDAGraph
-    tokens: torch.Tensor
-    told: Told
-    answer: torch.Tensor
-
-
-class Replays:
-    """A transformer's: asked as the transformer is, it answers by replaying where it can.
-
-    The graphs share their memory, since only one runs at a time."""
+class ReplayedTransformer:
+    """Asked as the transformer is, it answers by replaying where it can."""
 
     def __init__(self, transformer: Transformer) -> None:
         self._transformer = transformer
-        self._recordings: Kept[Key, _Recording] = Kept(MOST_KEPT)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._recordings = Recordings()
 
     def __call__(
         self, tokens: torch.Tensor, told: Told, step: int, residuals: Residuals, answered: int
     ) -> torch.Tensor:
-        if tokens.shape[1] > MOST_TOKENS or residuals.doubles or residuals.singles:
+        doubles = len(residuals.doubles)
+
+        def ask(shown: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            tokens, words, modulation, table, *added = shown
+            after = Residuals(added[:doubles], added[doubles:])
+            return [self._transformer(tokens, Told(words, modulation, table), 0, after, answered)]
+
+        if tokens.shape[1] > MOST_TOKENS:
             answer: torch.Tensor = self._transformer(tokens, told, step, residuals, answered)
             return answer
-        key = (tokens.shape[1], told.words.shape[1], answered)
-        recording = self._recordings.get(key, lambda: self._record(tokens, told, answered))
-        recording.tokens.copy_(tokens)
-        recording.told.words.copy_(told.words)
-        recording.told.table.copy_(told.table)
-        recording.told.modulation[0].copy_(told.modulation[step])
-        recording.graph.replay()
-        return recording.answer.clone()
+        shown = [tokens, *_of_step(told, step), *residuals.doubles, *residuals.singles]
+        return self._recordings.replay((answered, doubles), ask, shown)[0]
 
-    def _record(self, tokens: torch.Tensor, told: Told, answered: int) -> _Recording:
-        shown = tokens.clone()
-        held = Told(told.words.clone(), told.modulation[:1].clone(), told.table.clone())
-        with torch.cuda.device(tokens.device):
+
+class ReplayedControl:
+    """Asked as the control network is, it answers by replaying where it can."""
+
+    def __init__(self, network: ControlNetwork) -> None:
+        self._network = network
+        self._recordings = Recordings()
+
+    def __call__(self, tokens: torch.Tensor, seen: torch.Tensor, told: Told, step: int) -> Residuals:
+        def ask(shown: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            tokens, seen, words, modulation, table = shown
+            residuals = self._network(tokens, seen, Told(words, modulation, table), 0)
+            return [*residuals.doubles, *residuals.singles]
+
+        if tokens.shape[1] > MOST_TOKENS:
+            residuals: Residuals = self._network(tokens, seen, told, step)
+            return residuals
+        answers = self._recordings.replay(None, ask, [tokens, seen, *_of_step(told, step)])
+        doubles = len(self._network.after_doubles)
+        return Residuals(answers[:doubles], answers[doubles:])
+
+
+def _of_step(told: Told, step: int) -> list[torch.Tensor]:
+    return [told.words, told.modulation[step : step + 1], told.table]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Where a step looks, and where it leaves its answers."""
+
+    shown: list[torch.Tensor]
+    answers: list[torch.Tensor]
+    replay: Callable[[], None]
+
+
+class Recordings:
+    """A network's graphs. They share their memory, since only one runs at a time."""
+
+    def __init__(self) -> None:
+        self._kept: Kept[Hashable, Recording] = Kept(MOST_KEPT)
+
+    def replay(self, kind: Hashable, step: Step, shown: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What `step` makes of these. It is recorded once for each `kind` and their shapes, and not asked again."""
+        key = (kind, *(tensor.shape for tensor in shown))
+        recording = self._kept.get(key, lambda: self._record(step, [tensor.clone() for tensor in shown]))
+        for place, tensor in zip(recording.shown, shown, strict=True):
+            place.copy_(tensor)
+        recording.replay()
+        return [answer.clone() for answer in recording.answers]
+
+    def _record(self, step: Step, shown: list[torch.Tensor]) -> Recording:
+        with torch.cuda.device(shown[0].device):
             beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
                 for _ in range(WARM_UPS):
-                    self._transformer(shown, held, 0, Residuals(), answered)
+                    step(shown)
             torch.cuda.current_stream().wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
             # Else what another thread, the one that finishes pictures, asks of the GPU meanwhile would end both.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                answer = self._transformer(shown, held, 0, Residuals(), answered)
-        return _Recording(graph, shown, held, answer)
+                answers = step(shown)
+        return Recording(shown, answers, graph.replay)
+
+    @cached_property
+    def _pool(self) -> torch.cuda._POOL_HANDLE:
+        return torch.cuda.graph_pool_handle()
+
+    def __len__(self) -> int:
+        return len(self._kept)

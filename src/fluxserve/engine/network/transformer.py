@@ -17,6 +17,9 @@ class Residuals:
     doubles: list[torch.Tensor] = field(default_factory=list)
     singles: list[torch.Tensor] = field(default_factory=list)
 
+    def times(self, strength: float) -> "Residuals":
+        return Residuals([each * strength for each in self.doubles], [each * strength for each in self.singles])
+
 
 class Transformer(torch.nn.Module):
     def __init__(self, shape: Shape, keeping: Keeping) -> None:

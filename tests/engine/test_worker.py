@@ -276,6 +276,20 @@ def test_garbage_ends_it(start: Start, data: bytes) -> None:
     assert child.status() == BAD_FRAME
 
 
+def test_what_libraries_made_is_frozen_but_networks_may_go(mini_folder: Path) -> None:
+    """What is frozen is never freed, and a compiled network is freed by the garbage collector alone."""
+    code = (
+        "import gc, sys, fluxserve.engine.worker as worker\n"
+        "engine = worker.build_engine(worker.parse(sys.argv[1:]))\n"
+        "from fluxserve.engine.network import Transformer\n"
+        "loaded = sum(isinstance(each, Transformer) for each in gc.get_objects())\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 100_000, loaded)"
+    )
+    told = ("--family", "mini", "--mini-folder", str(mini_folder), "--device", "cpu", "--members", "schnell,dev")
+    ended = subprocess.run([sys.executable, "-c", code, *told], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "True True 2"
+
+
 def test_without_weights_it_ends(start: Start, tmp_path: Path) -> None:
     assert start(folder=tmp_path, is_ready=False).status() == BROKEN
 

@@ -121,8 +121,8 @@ def build_engine(set_up: SetUp) -> "Engine":
     if set_up.compiled_folder:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(set_up.compiled_folder))
     keep_freed_memory()
-    # Importing makes hundreds of thousands of objects that all stay. To look through them again and again for what is
-    # left over takes a quarter of the time until the first picture.
+    # Importing makes hundreds of thousands of objects that all stay: to look through them again and again for what is
+    # left over would take a quarter of the time until the first picture.
     gc.disable()
     import diffusers
     import torch
@@ -141,6 +141,7 @@ def build_engine(set_up: SetUp) -> "Engine":
     from fluxserve.engine.tuning import tuned
     from fluxserve.engine.weights import Loader, device_named
 
+    gc.freeze()  # not later: networks, which are loaded now, may have to go
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if set_up.threads:
@@ -160,7 +161,6 @@ def build_engine(set_up: SetUp) -> "Engine":
     engine = Engine(loader, loras, annotators, Safety(watched, device) if watched else None)
     while not _is_warm(engine, set_up.members):
         shrink(engine)
-    gc.freeze()
     gc.enable()
     return engine
 

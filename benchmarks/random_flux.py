@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import cpu_offload
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxControlNetModel, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
@@ -34,7 +33,7 @@ from fluxserve.engine.network import (
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.tuning import Tuning
-from fluxserve.engine.weights import SCHEDULES, Loader, work_in_tiles
+from fluxserve.engine.weights import SCHEDULES, Loader, read_from_host, work_in_tiles
 
 SPREAD = 0.02  # of the weights: as networks of this kind begin
 FILL_CHANNELS = 384
@@ -203,7 +202,7 @@ def engine_of(world: World, member: str, plan: Plan, tuning: Tuning) -> Engine:
     t5 = None
     if plan.t5 == "host":
         t5 = host.t5()
-        cpu_offload(t5, execution_device=world.device)
+        read_from_host(t5, world.device)
     shared = here.shared(t5)
     if plan.is_tiled:
         work_in_tiles(shared.vae)

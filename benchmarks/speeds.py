@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.results import RESULTS, Result, this_machine
-from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS
+from fluxserve.domain.catalog import ANNOTATORS, FAMILIES, LORA_FILES, MODELS, SHORTEST_SIDE
 from fluxserve.domain.device import Device
 from fluxserve.domain.generation import Generation, TextToImage
 from fluxserve.domain.speeds import SPEEDS, SpeedName
 from fluxserve.engine.memory import keep_freed_memory
 from fluxserve.engine.png import Pixels
-from fluxserve.engine.worker import tiny_picture
+from fluxserve.engine.worker import least_picture
 from fluxserve.executors.workers import mini_folder
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def engine_of(case: Case, side: Side, threads: int) -> "Engine":
     loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
     loras = Loras(finder(LORA_FILES["mini"], sources, None))
     engine = Engine(loader, loras, Annotators(ANNOTATORS["mini"], sources, device), safety=None)
-    if first := tiny_picture((MODELS[case.model].member,)):
+    if first := least_picture((MODELS[case.model].member,), SHORTEST_SIDE):
         engine.generate(first, {}, lambda *_: None, lambda: False)
     return engine
 

@@ -300,8 +300,8 @@ class EngineSettings(Group):
     )
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = Field(
         "auto",
-        description='The kernel of attention on CUDA: "cudnn", "flash", "efficient" or "math"; "auto" takes what is '
-        "fastest on the card.",
+        description='The kernel of attention on CUDA: "cudnn", "flash", "efficient" or "math"; "auto" leaves it '
+        "to PyTorch, which knows the card.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of each worker; 0 leaves it to torch.")
     silence_seconds: float = Field(15.0, gt=0, description="A worker that says nothing for so long is replaced.")

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from fluxserve.engine.memory import is_out_of_memory
+
 PROGRAM = """
 import resource
 from fluxserve.engine.memory import keep_freed_memory
@@ -24,3 +26,20 @@ def page_faults(*, keep: bool) -> int:
 
 def test_memory_that_was_freed_is_not_asked_for_again() -> None:
     assert page_faults(keep=True) < page_faults(keep=False) / 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB",
+        "MPS backend out of memory (MPS allocated: 9.05 GB)",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_device_that_has_too_little_says_so_in_several_ways(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+
+
+def test_other_errors_are_none() -> None:
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))

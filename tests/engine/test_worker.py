@@ -303,7 +303,7 @@ def out_of_memory(error: str, times: int) -> str:
         "    global times\n"
         "    if len(prepared.timesteps) > 1 and times > 0:\n"
         "        times -= 1\n"
-        f"        raise {error}('no room')\n"
+        f"        raise {error}('CUDA out of memory')\n"
         "    return really(prepared, *more)\n"
         "e.denoise = denoise\n"
     )

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -22,22 +23,26 @@ BFLOAT16_OF_CPUS = {"amx_bf16", "avx512_bf16", "bf16"}  # flags in /proc/cpuinfo
 
 
 def find() -> list[Device]:
-    return [*_cuda(), *_mps(), _cpu()]
+    return [*_cuda(range(torch.cuda.device_count())), *_mps(), _cpu()]
 
 
 def find_one(device: torch.device) -> Device:
     """The one that torch calls so, "cuda" being the first GPU. Raises `LookupError`."""
-    for each in find():
-        found = torch.device(each.name)
-        if (found.type, found.index or 0) == (device.type, device.index or 0):
-            return each
-    raise LookupError(f"there is no {device} here")
+    this = slice(device.index or 0, (device.index or 0) + 1)  # others are not asked, for that would take their memory
+    found = {
+        "cuda": lambda: _cuda(range(torch.cuda.device_count())[this]),
+        "mps": lambda: _mps()[this],
+        "cpu": lambda: [_cpu()][this],
+    }[device.type]()
+    if not found:
+        raise LookupError(f"there is no {device} here")
+    return found[0]
 
 
-def _cuda() -> list[Device]:
+def _cuda(numbers: Iterable[int]) -> list[Device]:
     """AMD's too: ROCm has CUDA's names in torch. CUDA_VISIBLE_DEVICES and its like are heeded by the drivers."""
     found = []
-    for number in range(torch.cuda.device_count()):
+    for number in numbers:
         try:
             free, total = torch.cuda.mem_get_info(number)
         except RuntimeError as error:  # it is broken, or another process has it for itself: there may be others

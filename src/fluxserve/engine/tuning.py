@@ -10,8 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fluxserve.domain.speeds import Attention, Compilation, Speed
 
-PREFERS_CUDNN = (9, 0)  # compute capability; its attention is there as fast as FlashAttention 3, which has no wheel
-BACKENDS = {
+BACKENDS = {  # as torch itself prefers them, among those that it may use, on Hopper and later
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -22,7 +21,8 @@ BACKENDS = {
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """`stride` as `skipping` has it; `compiles` whether blocks are compiled, `replays` whether steps of small pictures
-    are CUDA graphs; `backends` of attention, of which the first is taken that can do it."""
+    are CUDA graphs; `backends` of attention, of which the first is taken that can do it, or torch's choice if there are
+    none."""
 
     stride: int = 1
     compiles: bool = False
@@ -37,7 +37,7 @@ def tuned(device: torch.device, speed: Speed, compilation: Compilation, attentio
         stride=speed.stride,
         compiles=compiles,
         replays=is_cuda and compiles,
-        backends=_backends(device, attention),
+        backends=_backends(attention),
     )
 
 
@@ -51,12 +51,10 @@ def attending(tuning: Tuning) -> Iterator[None]:
         yield
 
 
-def _backends(device: torch.device, attention: Attention) -> tuple[SDPBackend, ...]:
-    if attention != "auto":
-        first = [attention]
-    elif device.type == "cuda" and torch.cuda.get_device_capability(device) >= PREFERS_CUDNN:
-        first = ["cudnn"]
-    else:
+def _backends(attention: Attention) -> tuple[SDPBackend, ...]:
+    """The one that is asked for and others to follow, for not each can do what every network asks for. Never one before
+    it: torch puts cuDNN's first at a process's first attention, whatever order it was told."""
+    if attention == "auto":
         return ()
-    # The others follow: not each can do what every network asks for.
-    return tuple(BACKENDS[name] for name in [*first, *(name for name in BACKENDS if name not in first)])
+    names = list(BACKENDS)
+    return tuple(BACKENDS[name] for name in names[names.index(attention) :])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from accelerate import cpu_offload
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers.hooks import apply_group_offloading
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from transformers import (
     CLIPTextModel,
@@ -159,8 +159,8 @@ class Loader:
             work_in_tiles(vae)
         is_apart = self.plan.t5 == "host"
         t5 = self._network(T5EncoderModel, path, "text_encoder_2", torch.device("cpu") if is_apart else self.device)
-        if is_apart:  # its layers go to the device one after another, and back
-            cpu_offload(t5, execution_device=self.device)
+        if is_apart:
+            read_from_host(t5, self.device)
         return Shared(
             vae=vae,
             clip=self._network(CLIPTextModel, path, "text_encoder", self.device),
@@ -175,6 +175,11 @@ class Loader:
         network.requires_grad_(False)
         torch.nn.Module.to(network, device)
         return network
+
+
+def read_from_host(network: torch.nn.Module, device: torch.device) -> None:
+    """Have its layers go to the device one after another, each while the one before it works, and back."""
+    apply_group_offloading(network, device, offload_type="leaf_level", use_stream=device.type == "cuda")
 
 
 def work_in_tiles(vae: AutoencoderKL) -> None:

@@ -35,7 +35,7 @@ from fluxserve.domain.job import Alive, Cancel, Cancelled, Done, Failed, Holds, 
 from fluxserve.domain.speeds import ATTENTIONS, COMPILATIONS, SPEEDS, Attention, Compilation, SpeedName
 from fluxserve.engine.finish import Drawn
 from fluxserve.engine.line import FrameError, Line, take_standard_streams
-from fluxserve.engine.memory import keep_freed_memory
+from fluxserve.engine.memory import is_out_of_memory, keep_freed_memory
 from fluxserve.engine.orders import Orders
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ SERVER_GONE = 0
 BAD_FRAME = 65
 OUT_OF_MEMORY = 70
 BROKEN = 71
+USUAL_SIDE = 1024  # pixels of most pictures
 ALIVE_SECONDS = 2.0
 PREVIEW_SECONDS = 0.4  # at least, between two previews, and before the first: what is drawn sooner needs none
 ENDS_OF_ALL = (MemoryError, BrokenPipeError)  # not the failure of one job
@@ -120,6 +121,9 @@ def build_engine(set_up: SetUp) -> "Engine":
     os.environ["HF_HUB_OFFLINE"] = "1"  # what loads weights asks the hub for newer ones, unless it is told not to
     if set_up.compiled_folder:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(set_up.compiled_folder))
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        # Memory of the host's that a GPU reads by itself would else come in powers of two: 8.6 GB for 6.5.
+        os.environ["PYTORCH_ALLOC_CONF"] = "pinned_max_round_threshold_mb:1"
     keep_freed_memory()
     # Importing makes hundreds of thousands of objects that all stay: to look through them again and again for what is
     # left over would take a quarter of the time until the first picture.
@@ -150,6 +154,7 @@ def build_engine(set_up: SetUp) -> "Engine":
     device, speed = device_named(set_up.device), SPEEDS[set_up.speed]
     if device.type == "cuda":
         torch.cuda.set_device(device)  # for this thread, which draws: what names no device means the current one
+    torch.compiler.config.cache_key_tag = set_up.attention  # what is kept of a compilation does not know of it
     told = find_one(device)
     tuning = tuned(device, speed, set_up.compilation, set_up.attention)
     loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
@@ -167,17 +172,20 @@ def build_engine(set_up: SetUp) -> "Engine":
 
 def _is_warm(engine: "Engine", members: tuple[str, ...]) -> bool:
     """False when memory ran out; `members` are loaded otherwise, as far as there is room, and all has run once."""
-    import torch
 
     def on_progress(_step: int, _steps: int, preview: "Preview") -> None:
         preview()
 
     try:
         engine.load(members)
-        # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's.
-        if tiny := tiny_picture(members):
-            engine.generate(tiny, {}, on_progress, is_cancelled=lambda: False)
-    except torch.OutOfMemoryError:
+        # The first picture in a process is the slow one, and so is the first preview: they shall not be a caller's. A
+        # GPU also chooses its kernels anew for each size, so that it draws one of the usual size first.
+        for side in (USUAL_SIDE, SHORTEST_SIDE) if engine.device.startswith("cuda") else (SHORTEST_SIDE,):
+            if least := least_picture(members, side):
+                engine.generate(least, {}, on_progress, is_cancelled=lambda: False)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     return True
 
@@ -194,12 +202,12 @@ def steps_with_previews(steps: int, previews: int) -> set[int]:
     return {max(1, steps * number // (previews + 1)) for number in range(1, previews + 1)} - {steps}
 
 
-def tiny_picture(members: tuple[str, ...]) -> Generation | None:
-    """The least there is to draw of words with one of `members`, if one draws words."""
+def least_picture(members: tuple[str, ...], side: int) -> Generation | None:
+    """The least there is to draw of words in that size with one of `members`, if one draws words."""
     model = next((name for name, model in MODELS.items() if model.member in members), None)
     if model is None:
         return None
-    return Generation(model, TextToImage("a circle"), SHORTEST_SIDE, SHORTEST_SIDE, steps=1, guidance_scale=3.5, seed=0)
+    return Generation(model, TextToImage("a circle"), side, side, steps=1, guidance_scale=3.5, seed=0)
 
 
 class Worker:
@@ -291,11 +299,11 @@ class Worker:
 
     def _tried(self, engine: "Engine", job: Job, on_progress: "OnProgress") -> list[Drawn] | None:
         """None when memory ran out. Nothing of the try is left then: an exception that is kept keeps its tensors."""
-        import torch
-
         try:
             return engine.generate(job.generation, job.images, on_progress, self._orders.is_cancelled)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return None
 
     def _finish_all(self) -> None:

@@ -8,7 +8,7 @@ from fluxserve.engine.network import Keeping, Precision, linear
 from fluxserve.engine.network.eight_bits import FP8, Fp8Linear, in_eight_bits
 from fluxserve.engine.network.four_bits import FourBitLinear
 from fluxserve.engine.network.layers import large
-from fluxserve.engine.network.linear import HostLinear, Linear
+from fluxserve.engine.network.linear import HostLinear, Linear, LongLinear
 
 CPU = torch.device("cpu")
 
@@ -56,8 +56,9 @@ def test_rows_filled_anew_leave_the_others_where_they_are(precision: Precision) 
     assert changed == list(range(16, 24))
 
 
-def test_a_layer_on_the_host_answers_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, whole = (kind(64, 50, CPU, torch.float32) for kind in (HostLinear, Linear))
+@pytest.mark.parametrize("kind", [LongLinear, HostLinear])
+def test_a_long_layer_answers_piece_by_piece(monkeypatch: pytest.MonkeyPatch, kind: type[Linear]) -> None:
+    ours, whole = (made(64, 50, CPU, torch.float32) for made in (kind, Linear))
     for layer in (ours, whole):
         layer.fill(0, numbers(50, 64), numbers(50, seed=1))
     monkeypatch.setattr(linear, "MOST_AT_ONCE", 7 * 64 * 4)  # seven rows

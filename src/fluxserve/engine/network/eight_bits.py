@@ -30,7 +30,8 @@ class Fp8Linear(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if not self._multiplies:
-            return F.linear(states, (self.weight.float() * self.scale.T).to(states.dtype), self.bias)
+            # Exactly, in either type: the scales are powers of two.
+            return F.linear(states, self.weight.to(states.dtype) * self.scale.T.to(states.dtype), self.bias)
         small, scale = in_eight_bits(states.flatten(0, -2))
         product: torch.Tensor = torch._scaled_mm(
             small, self.weight.t(), scale, self.scale, self.bias, out_dtype=states.dtype, use_fast_accum=True

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MOST_AT_ONCE = 1 << 28  # bytes of a layer that lies on the host, on the device together
+MOST_AT_ONCE = 1 << 28  # bytes of a long layer's weights that are multiplied, or brought to the device, together
 
 
 class Linear(nn.Module):
@@ -36,13 +36,9 @@ class Linear(nn.Module):
         self.bias[rows] = 0 if bias is None else bias
 
 
-class HostLinear(Linear):
-    """Weights on the host, for layers that are asked once a picture: they go to the device piece by piece, and go."""
-
-    def __init__(self, width_in: int, width_out: int, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(width_in, width_out, torch.device("meta" if device.type == "meta" else "cpu"), dtype)
-        if device.type == "cuda":
-            self.weight.data = self.weight.data.pin_memory()
+class LongLinear(Linear):
+    """For layers that are asked once a picture, and have more numbers than libraries count with 32 bits: piece by
+    piece."""
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         rows = max(1, MOST_AT_ONCE // (self.weight.shape[1] * self.weight.itemsize))
@@ -52,3 +48,13 @@ class HostLinear(Linear):
 
 def _brought(tensors: Iterable[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     return [tensor.to(device, non_blocking=True) for tensor in tensors]
+
+
+class HostLinear(LongLinear):
+    """With its weights on the host: each piece goes to the device, and goes."""
+
+    def __init__(self, width_in: int, width_out: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(width_in, width_out, torch.device("meta" if device.type == "meta" else "cpu"), dtype)
+        if device.type == "cuda":
+            self.weight.data = torch.empty_like(self.weight, pin_memory=True)
+            self.bias.data = self.bias.data.pin_memory()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from fluxserve.engine.network.blocks import OF_DOUBLE, OF_END, OF_SINGLE, DoubleBlock, SingleBlock
 from fluxserve.engine.network.conditioning import Conditioning
 from fluxserve.engine.network.layers import Keeping, small
-from fluxserve.engine.network.linear import HostLinear, Linear
+from fluxserve.engine.network.linear import HostLinear, LongLinear
 from fluxserve.engine.network.rotation import turns
 from fluxserve.engine.network.shape import Shape
 from fluxserve.engine.transfer import to_device
@@ -42,7 +42,7 @@ class Trunk(nn.Module):
         rows = OF_DOUBLE * shape.doubles + OF_SINGLE * shape.singles + (OF_END if ends else 0)
         # A quarter of FLUX.1's weights, and read for one vector a step: of all blocks and steps at once it costs next
         # to nothing, in each block at each step it would be one and a half milliseconds of a step's hundred.
-        kind = HostLinear if keeping.modulates_from_host else Linear
+        kind = HostLinear if keeping.modulates_from_host else LongLinear
         self.modulation = kind(width, rows * width, keeping.device, keeping.dtype)
         self.doubles = nn.ModuleList(DoubleBlock(shape, keeping) for _ in range(shape.doubles))
         self.singles = nn.ModuleList(SingleBlock(shape, keeping) for _ in range(shape.singles))

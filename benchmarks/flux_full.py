@@ -121,6 +121,11 @@ def main() -> None:
     members, sides = chosen.members.split(","), chosen.sides.split(",")
     figures: list[dict[str, Any]] = []
     errors: dict[str, float] = {}
+
+    def result() -> Result:
+        name = "flux_full" if chosen.size == "full" else f"flux_full_{chosen.size}"
+        return Result(name, figures, notes(chosen, tuning, errors), machine)
+
     with tempfile.TemporaryDirectory() as folder:
         for member in members:
             bench = Bench(world, member, tuning, Path(folder))
@@ -134,10 +139,10 @@ def main() -> None:
                     at_once=math.ceil(case.at_once * world.size.scale),
                 )
                 figures += bench.figures(scaled, sides, chosen.rounds)
+                result().write(chosen.results)  # a run that is cut off leaves what it has
             del bench
             let_go(device)
-    name = "flux_full" if chosen.size == "full" else f"flux_full_{chosen.size}"
-    Result(name, figures, notes(chosen, tuning, errors), machine).show_and_write(chosen.results)
+    result().show_and_write(chosen.results)
 
 
 def notes(chosen: argparse.Namespace, tuning: Tuning, errors: Mapping[str, float]) -> list[str]:
@@ -258,16 +263,19 @@ class Bench:
             tokenizer=shared.clip_tokenizer, text_encoder_2=shared.t5, tokenizer_2=shared.t5_tokenizer, **networks,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
-        images = {name: Image.fromarray(decode_png(png)) for name, png in _images(case.side).items()}
-        more: dict[str, Any] = {}
-        if case.has_control:
-            more = {"control_image": images["photo.png"], "controlnet_conditioning_scale": STRENGTH}
-        elif case.member == "edit":
-            more = {"image": images["photo.png"], "_auto_resize": False, "max_area": case.side**2}
-        elif case.member == "fill":
-            more = {"image": images["photo.png"], "mask_image": images["mask.png"]}
+
+        def shown(seed: int) -> dict[str, Any]:
+            images = {name: Image.fromarray(decode_png(png)) for name, png in _images(case.side, seed).items()}
+            if case.has_control:
+                return {"control_image": images["photo.png"], "controlnet_conditioning_scale": STRENGTH}
+            if case.member == "edit":
+                return {"image": images["photo.png"], "_auto_resize": False, "max_area": case.side**2}
+            if case.member == "fill":
+                return {"image": images["photo.png"], "mask_image": images["mask.png"]}
+            return {}
 
         def draw(generations: Sequence[Generation]) -> Taken:
+            more = shown(generations[0].seed)
             if case.has_lora:
                 pipeline.load_lora_weights(self._lora, adapter_name="random")
             began, drawn = _now(self._world.device), 0.0
@@ -292,7 +300,7 @@ class Bench:
         engine = around(self._flux("fp8" if side == "half" else side, case.has_control), tuning, self._loras)
 
         def draw(generations: Sequence[Generation]) -> Taken:
-            images = _images(generations[0].width)
+            images = _images(case.side, generations[0].seed)
             ends: list[float] = []
             with ThreadPoolExecutor(1) as finisher:  # as a worker does it
                 began = _now(self._world.device)
@@ -403,9 +411,10 @@ def _random_lora(shape: Shape) -> dict[str, torch.Tensor]:
     return lora
 
 
-def _images(side: int) -> dict[str, bytes]:
+def _images(side: int, seed: int) -> dict[str, bytes]:
+    """A photo that nobody has seen yet, and its mask."""
     ramp = np.linspace(0, 255, side).astype(np.uint8)
-    photo = np.stack(np.broadcast_arrays(ramp[None], ramp[:, None], np.uint8(90)), -1)
+    photo = np.stack(np.broadcast_arrays(ramp[None], ramp[:, None], np.uint8(seed % 256)), -1)
     mask = np.zeros_like(photo)
     mask[side // 4 : side // 2, side // 4 : side // 2] = 255
     return {"photo.png": encode_png(photo), "mask.png": encode_png(mask)}

@@ -41,11 +41,13 @@ class Result:
 
     def show_and_write(self, folder: Path) -> None:
         """Print it, and write `name`.json and `name`.md."""
-        text = self.as_text()
-        print(text)
+        print(self.as_text())
+        self.write(folder)
+
+    def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
-        (folder / f"{self.name}.md").write_text(text)
+        (folder / f"{self.name}.md").write_text(self.as_text())
 
     def as_text(self) -> str:
         machine = self.machine

@@ -9,8 +9,10 @@ from fluxserve.domain.catalog import FAMILIES
 from fluxserve.domain.generation import Generation, Variation
 from fluxserve.engine.checkpoint import CheckpointError
 from fluxserve.engine.flux import Flux
+from fluxserve.engine.network.trunk import Trunk
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
+from fluxserve.engine.tuning import Tuning
 from fluxserve.engine.weights import Loader
 from tests.engine import family
 from tests.engine.test_denoise import our_latents
@@ -103,6 +105,18 @@ def test_a_member_that_has_gone_leaves_nothing_behind(fresh: Loader) -> None:
     gone = weakref.ref(fresh.load("schnell").own.transformer)
     fresh.guests.room = 0
     fresh.load("dev")
+    assert gone() is None
+
+
+def test_not_even_a_compiled_one(mini_folder: Path, circle: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refers to itself."""
+    compile_blocks = Trunk.compile_blocks
+    monkeypatch.setattr(Trunk, "compile_blocks", lambda trunk: compile_blocks(trunk, backend="eager"))
+    loader = Loader(family.MEMBERS, Sources(mini_folder), CPU, [Plan(torch.float32)], Tuning(compiles=True))
+    our_latents(loader.load("schnell"), circle)
+    gone = weakref.ref(loader.load("schnell").own.transformer)
+    loader.guests.room = 0
+    loader.load("dev")
     assert gone() is None
 
 

@@ -294,7 +294,7 @@ def test_without_weights_it_ends(start: Start, tmp_path: Path) -> None:
     assert start(folder=tmp_path, is_ready=False).status() == BROKEN
 
 
-def out_of_memory(error: str, times: int) -> str:
+def failing(error: str, times: int) -> str:
     """A child's first words, after which pictures of several steps fail so many times."""
     return (
         "import torch, fluxserve.engine.engine as e\n"
@@ -303,26 +303,36 @@ def out_of_memory(error: str, times: int) -> str:
         "    global times\n"
         "    if len(prepared.timesteps) > 1 and times > 0:\n"
         "        times -= 1\n"
-        f"        raise {error}('CUDA out of memory')\n"
+        f"        raise {error}\n"
         "    return really(prepared, *more)\n"
         "e.denoise = denoise\n"
     )
 
 
-@pytest.mark.parametrize(("error", "times"), [("MemoryError", 1), ("torch.OutOfMemoryError", 99)])
-def test_without_memory_it_ends_with_a_status_of_its_own(
-    start: Start, circle: Generation, error: str, times: int
+TOO_LITTLE = "torch.OutOfMemoryError('CUDA out of memory')"
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "status"),
+    [
+        ("MemoryError", 1, OUT_OF_MEMORY),
+        (TOO_LITTLE, 99, OUT_OF_MEMORY),
+        ("torch.AcceleratorError('CUDA error: an illegal memory access')", 1, BROKEN),
+    ],
+)
+def test_what_leaves_nothing_to_rely_on_ends_it_with_a_status_of_its_own(
+    start: Start, circle: Generation, error: str, times: int, status: int
 ) -> None:
-    child = start(out_of_memory(error, times))
+    child = start(failing(error, times))
     child.send(Job("large", circle))
-    assert child.status() == OUT_OF_MEMORY
+    assert child.status() == status
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_device_that_ran_out_of_memory_draws_the_job_again_with_less(
     start: Start, circle: Generation, times: int
 ) -> None:
-    child = start(out_of_memory("torch.OutOfMemoryError", times))
+    child = start(failing(TOO_LITTLE, times))
     child.send(Job("large", circle), Job("next", circle))
     *events, done = child.receive_until(Done)
     assert isinstance(done, Done)

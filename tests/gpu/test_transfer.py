@@ -72,7 +72,8 @@ def test_pixels_that_arrive_are_those_that_were_sent(device: torch.device, side:
     generator = torch.Generator().manual_seed(side)
     expected = torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8)
     # Memory that it may fetch from by itself is asked for, which may take as long as it computes; then it is kept.
-    first = [Arriving(to_device(expected, device)) for _ in range(4)]
+    # Kernels are loaded at their first use, which waits for the others.
+    first = [Arriving(to_device(expected, device) + 0) for _ in range(4)]
     assert all((pixels() == expected.numpy()).all() for pixels in first)
     del first
     arriving = []

@@ -195,9 +195,7 @@ def _scheduler(path: Path, checkpoint: Checkpoint) -> FlowMatchEulerDiscreteSche
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name; "auto" is the first GPU, else Apple's, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda:0")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device of that name; "auto" is the first GPU, else Apple's, else the CPU. A GPU has its number."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device("cuda:0" if name == "cuda" else name)

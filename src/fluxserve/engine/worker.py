@@ -152,22 +152,30 @@ def build_engine(set_up: SetUp) -> "Engine":
         torch.set_num_threads(set_up.threads)
     rows, sources = FAMILIES[set_up.family], Sources(set_up.mini_folder, set_up.weights_folder)
     device, speed = device_named(set_up.device), SPEEDS[set_up.speed]
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # for this thread, which draws: what names no device means the current one
+    use(str(device))
+    watched = SAFETY[set_up.family]
+    if watched:
+        watched = replace(watched, classifier=str(sources.path(watched.classifier)))
+    safety = Safety(watched, device) if watched else None  # before it is asked how much memory is free
     torch.compiler.config.cache_key_tag = set_up.attention  # what is kept of a compilation does not know of it
     told = find_one(device)
     tuning = tuned(device, speed, set_up.compilation, set_up.attention)
     loader = Loader(rows, sources, device, plans(needs_of(rows, sources), told, speed), tuning)
     loras = Loras(finder(LORA_FILES[set_up.family], sources, set_up.lora_folder))
     annotators = Annotators(ANNOTATORS[set_up.family], sources, device)
-    watched = SAFETY[set_up.family]
-    if watched:
-        watched = replace(watched, classifier=str(sources.path(watched.classifier)))
-    engine = Engine(loader, loras, annotators, Safety(watched, device) if watched else None)
+    engine = Engine(loader, loras, annotators, safety)
     while not _is_warm(engine, set_up.members):
         shrink(engine)
     gc.enable()
     return engine
+
+
+def use(device: str) -> None:
+    """Have this thread's work done there: what names no device means the current one."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
 
 
 def _is_warm(engine: "Engine", members: tuple[str, ...]) -> bool:
@@ -252,6 +260,8 @@ class Worker:
             self._draw(engine, job)
 
     def _draw(self, engine: "Engine", job: Job) -> None:
+        from torch import AcceleratorError
+
         from fluxserve.engine.denoise import StoppedError
         from fluxserve.engine.sources import CannotDraw
 
@@ -279,7 +289,7 @@ class Worker:
         except CannotDraw as error:
             _log(job, error)
             self._line.send(Failed(job.id, DrawingFailed.code, str(error)))
-        except ENDS_OF_ALL:
+        except (*ENDS_OF_ALL, AcceleratorError):  # after the last, a device does nothing more for this process
             raise
         except Exception as error:
             self._line.send(_failed(job, error))
@@ -308,9 +318,13 @@ class Worker:
 
     def _finish_all(self) -> None:
         while True:
-            self._finish(self._unfinished.get())
+            unfinished = self._unfinished.get()
+            use(unfinished.engine.device)
+            self._finish(unfinished)
 
     def _finish(self, unfinished: Unfinished) -> None:
+        from torch import AcceleratorError
+
         from fluxserve.engine.safety import FlaggedError
 
         engine, job = unfinished.engine, unfinished.job
@@ -318,7 +332,7 @@ class Worker:
             pictures = tuple(engine.finish(drawn, job.generation, job.images) for drawn in unfinished.pictures)
         except FlaggedError as error:
             self._line.send(Failed(job.id, Flagged.code, str(error)))
-        except ENDS_OF_ALL:
+        except (*ENDS_OF_ALL, AcceleratorError):
             raise
         except Exception as error:
             self._line.send(_failed(job, error))

@@ -58,3 +58,9 @@ class HostLinear(LongLinear):
         if device.type == "cuda":
             self.weight.data = torch.empty_like(self.weight, pin_memory=True)
             self.bias.data = self.bias.data.pin_memory()
+        self._is_fetched = device.type == "cuda"
+
+    def fill(self, first: int, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        if self._is_fetched:  # perhaps at this moment: what is on its way shall arrive as it was
+            torch.cuda.synchronize()
+        super().fill(first, weight, bias)

@@ -106,8 +106,11 @@ class Recordings:
             torch.cuda.current_stream().wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
             # Else what another thread, the one that finishes pictures, asks of the GPU meanwhile would end both.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, self._pool, stream=beside, capture_error_mode="thread_local"):
+                # Where cuBLAS works is in the graph's own memory: else another graph that goes takes it along.
+                torch._C._cuda_clearCublasWorkspaces()
                 answers = step(shown)
+                torch._C._cuda_clearCublasWorkspaces()
         return Recording(shown, answers, graph.replay)
 
     @cached_property

@@ -1,5 +1,6 @@
 """What every test stands on."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ from tests.postgresql import Postgres, postgres
 
 # Threads that wait by spinning take a core each: on a small machine the pictures become many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# By default a garbage collector that has a million objects to look through does so every few seconds.
+gc.set_threshold(20_000, 20, 20)
 
 SMALL = 4_000_000  # bytes of a disk that is soon full
 

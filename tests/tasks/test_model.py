@@ -22,7 +22,7 @@ def play(ground: Ground, steps: int, seed: int) -> None:
 
 def test_the_queue_does_what_the_model_foretells_on_sqlite() -> None:
     with sqlite_ground() as ground:
-        play(ground, 23_000, seed=1)
+        play(ground, 12_000, seed=1)
 
 
 def test_the_queue_does_what_the_model_foretells_on_postgresql(postgresql: Postgres) -> None:

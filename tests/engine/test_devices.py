@@ -35,5 +35,6 @@ def test_a_device_is_known_by_each_of_its_names(name: str) -> None:
 
 
 def test_a_device_that_is_not_here_is_named() -> None:
-    with pytest.raises(LookupError, match="there is no cuda:77 here"):
-        find_one(torch.device("cuda:77"))
+    for name in ("cuda:77", "xpu"):
+        with pytest.raises(LookupError, match=f"there is no {name} here"):
+            find_one(torch.device(name))

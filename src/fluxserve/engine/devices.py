@@ -33,7 +33,7 @@ def find_one(device: torch.device) -> Device:
         "cuda": lambda: _cuda(range(torch.cuda.device_count())[this]),
         "mps": lambda: _mps()[this],
         "cpu": lambda: [_cpu()][this],
-    }[device.type]()
+    }.get(device.type, list)()
     if not found:
         raise LookupError(f"there is no {device} here")
     return found[0]

@@ -113,17 +113,22 @@ def parse(arguments: list[str]) -> SetUp:
     return SetUp(**vars(chosen) | {"members": members})
 
 
-def build_engine(set_up: SetUp) -> "Engine":
-    """Imports torch, and so must come after the environment it reads."""
+def set_environment(set_up: SetUp) -> None:
+    """What libraries read when they are imported."""
     # Threads that wait by spinning take a core each from whatever else the machine does: the small models become up to
     # sixty times slower on a busy one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HF_HUB_OFFLINE"] = "1"  # what loads weights asks the hub for newer ones, unless it is told not to
     if set_up.compiled_folder:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(set_up.compiled_folder))
-    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"} & os.environ.keys():
         # Memory of the host's that a GPU reads by itself would else come in powers of two: 8.6 GB for 6.5.
         os.environ["PYTORCH_ALLOC_CONF"] = "pinned_max_round_threshold_mb:1"
+
+
+def build_engine(set_up: SetUp) -> "Engine":
+    """Imports torch, and so comes after the environment is set."""
+    set_environment(set_up)
     keep_freed_memory()
     # Importing makes hundreds of thousands of objects that all stay: to look through them again and again for what is
     # left over would take a quarter of the time until the first picture.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Clock, Family
 from training import (
     annotators,
     card,
@@ -22,7 +22,6 @@ from training import (
     variation,
 )
 
-MINUTES = 1 / 240  # enough for a step, which there always is, and mostly for some
 VAE_CONFIG = {
     **vae.CONFIG,
     "block_out_channels": (8, 8, 8, 8, 8),
@@ -40,6 +39,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
             (sitting, "RUNS", made.runs),
+            (sitting, "time", Clock()),
             (flow, "RUNS", made.runs),
             (latents, "RUNS", made.runs),
             (flow, "FAMILY", made.folder),

@@ -7,7 +7,7 @@ from fluxserve.domain.catalog import ANNOTATORS
 from fluxserve.engine.annotators import Annotators
 from fluxserve.engine.annotators.pose import COCO
 from fluxserve.engine.sources import Sources
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import annotators, maps, measures, world
 
 
@@ -31,7 +31,7 @@ def test_joints_are_answered_by_their_columns_and_rows() -> None:
 
 def test_what_they_learn_the_engine_reads(family: Family) -> None:
     for teach in annotators.STAGES.values():
-        teach(1 / 240)
+        teach(MINUTES)
     read = Annotators(ANNOTATORS["mini"], Sources(family.folder), torch.device("cpu"))
     png = measures._png(world.paint(world.someone(np.random.default_rng(3), "snow")))
     for control in ("soft_edge", "depth", "openpose"):

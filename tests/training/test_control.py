@@ -3,7 +3,7 @@
 import torch
 from diffusers import FluxControlNetModel
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import control
 from training.flow import Reader, Shown, noisy_times, read_member, velocity
 
@@ -21,9 +21,9 @@ def test_untaught_it_adds_nothing(family: Family) -> None:
 
 
 def test_it_goes_on_from_its_checkpoint_into_a_folder_that_diffusers_reads(family: Family) -> None:
-    control.train(1 / 240)
+    control.train(MINUTES)
     steps = family.steps("control")
-    control.train(1 / 240)
+    control.train(MINUTES)
     assert family.steps("control") > steps > 0
     network = FluxControlNetModel.from_pretrained(family.folder / "control")
     assert network.config.num_mode == len(control.MODES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from diffusers import FluxTransformer2DModel
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import edit, world
 from training.edit import Change
 
@@ -93,9 +93,9 @@ def test_what_changes_weighs_more_than_what_stays(family: Family) -> None:
 
 def test_both_stages_go_on_from_their_checkpoints(family: Family) -> None:
     for stage, name in ((edit.train_seen, "edit_seen"), (edit.train_guided, "edit")):
-        stage(1 / 240)
+        stage(MINUTES)
         steps = family.steps(name)
-        stage(1 / 240)
+        stage(MINUTES)
         assert family.steps(name) > steps > 0
     shipped = FluxTransformer2DModel.from_pretrained(family.folder / "edit" / "transformer")
     assert shipped.config.in_channels == 16

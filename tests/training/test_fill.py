@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import FluxFillPipeline, FluxTransformer2DModel
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import captions, fill, flow, world
 
 
@@ -92,9 +92,9 @@ def test_what_is_known_and_the_mask_come_beside_the_noise() -> None:
 
 def test_both_stages_go_on_from_their_checkpoints(family: Family) -> None:
     for stage, name in ((fill.train_known, "fill_known"), (fill.train_guided, "fill")):
-        stage(1 / 240)
+        stage(MINUTES)
         steps = family.steps(name)
-        stage(1 / 240)
+        stage(MINUTES)
         assert family.steps(name) > steps > 0
     shipped = FluxTransformer2DModel.from_pretrained(family.folder / "fill" / "transformer")
     assert shipped.config.in_channels == 2 * 16 + fill.TOKEN

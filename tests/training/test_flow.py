@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import captions, flow, world
 from training.latents import Batch, pack
 
@@ -49,9 +49,9 @@ def test_an_untaught_transformer_answers_nothing() -> None:
 def test_every_stage_goes_on_from_its_checkpoint(family: Family) -> None:
     before = {stage: family.steps(stage) for stage in ("base", "dev", "schnell")}
     assert min(before.values()) > 0
-    flow.train_base(1 / 240, plain=0.1)
-    flow.train_dev(1 / 240)
-    flow.train_schnell(1 / 240)
+    flow.train_base(MINUTES, plain=0.1)
+    flow.train_dev(MINUTES)
+    flow.train_schnell(MINUTES)
     assert all(family.steps(stage) > steps for stage, steps in before.items())
 
 
@@ -60,7 +60,7 @@ def test_a_caption_reads_the_same_once_a_transformer_has_learned() -> None:
     """The transformer's quick attention has no masks: the text encoders, run in between, need theirs."""
     reader = flow.Reader()
     before = reader.read(["a cat to the left of a dog"])
-    flow.train_base(1 / 240, plain=0.1)
+    flow.train_base(MINUTES, plain=0.1)
     after = reader.read(["a cat to the left of a dog"])
     assert torch.equal(before.sequence, after.sequence)
     assert torch.equal(before.pooled, after.pooled)

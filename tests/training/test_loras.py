@@ -12,7 +12,7 @@ from fluxserve.engine.loras import Loras, finder
 from fluxserve.engine.plan import Plan
 from fluxserve.engine.sources import Sources
 from fluxserve.engine.weights import Loader
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import loras, world
 from training.styles import STYLES, styled
 
@@ -53,7 +53,7 @@ def test_a_style_is_taught_into_a_file_that_the_engine_puts_on(family: Family) -
 
 def test_what_today_s_dev_has_taught_is_not_taught_again(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loras, "STYLES", {"realism": STYLES["realism"]})
-    loras.train(1 / 240, [])
+    loras.train(MINUTES, [])
     before = (family.folder / "loras" / "realism.safetensors").stat().st_mtime_ns
-    loras.train(1 / 240, [])
+    loras.train(MINUTES, [])
     assert (family.folder / "loras" / "realism.safetensors").stat().st_mtime_ns == before

@@ -13,8 +13,9 @@ from training.sitting import Average, Sitting
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_a_folder_of_its_own_by_the_real_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sitting, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(sitting, "time", time)
 
 
 def begun(minutes: float, *, seconds_ago: float, peak_rate: float = 1.0) -> Sitting:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import vae
 
 
@@ -25,7 +25,7 @@ def test_crops_have_the_size_and_number_asked_for() -> None:
 def test_a_second_sitting_goes_on_from_the_first(family: Family) -> None:
     before = family.steps("vae")
     assert before > 0
-    vae.train(minutes=1 / 240)
+    vae.train(MINUTES)
     assert family.steps("vae") > before
 
 

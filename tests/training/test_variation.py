@@ -7,7 +7,7 @@ import torch
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from transformers import SiglipImageProcessorPil, SiglipVisionModel
 
-from tests.training.family import Family
+from tests.training.family import MINUTES, Family
 from training import text, variation, world
 
 
@@ -31,9 +31,9 @@ def test_another_view_of_two_things_leaves_them_where_they_are() -> None:
 
 
 def test_teaching_goes_on_from_its_checkpoint_and_leaves_what_redux_loads(family: Family) -> None:
-    variation.train(1 / 240)
+    variation.train(MINUTES)
     steps = family.steps("variation")
-    variation.train(1 / 240)
+    variation.train(MINUTES)
     assert family.steps("variation") > steps > 0
     folder = family.folder / "variation"
     tower = SiglipVisionModel.from_pretrained(folder / "image_encoder")

@@ -10,8 +10,9 @@ started has Cancelled alone. Ready is said once, when models are loaded, and Ali
 and then a Progress brings a preview, but never of a picture's last step, nor where the family has a safety check.
 
 It ends at once when its standard input ends, for then the server is gone: what it is drawing is the server's to give to
-another. It ends also, with a status that says why, when memory ran out, after which nothing in it can be relied upon,
-and when it is sent what no server of ours sends. It decides nothing else: no retries, no order but first come first.
+another. It ends also, with a status that says why, when memory ran out or the device failed, after which nothing in it
+can be relied upon, and when it is sent what no server of ours sends. It decides nothing else: no retries, no order but
+first come first.
 """
 
 import argparse
